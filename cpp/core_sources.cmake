@@ -1,0 +1,3 @@
+set(MMCORE_CORE_SOURCES
+  src/base/status.cpp
+)

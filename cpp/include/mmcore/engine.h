@@ -1,0 +1,106 @@
+// The engine: queue, scheduler, block pool, prefix index and encoder cache around a ModelRunner.
+//
+// Threads: an Engine belongs to one thread at a time; no call blocks except step(), which runs the
+// model. A step is a transaction: plan -> reserve -> run -> commit, or roll back. Same calls, same
+// plans.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "mmcore/config.h"
+#include "mmcore/export.h"
+#include "mmcore/model_runner.h"
+#include "mmcore/request.h"
+#include "mmcore/status.h"
+
+namespace mmcore {
+
+/// Counters since the engine was made, and gauges of now. All are exact.
+struct EngineMetrics {
+  // gauges
+  int64_t num_waiting = 0;
+  int64_t num_running = 0;
+  int64_t blocks_total = 0;   // usable blocks (without the null block)
+  int64_t blocks_used = 0;    // held by a sequence
+  int64_t blocks_cached = 0;  // free, but still found by the prefix index
+  int64_t encoder_entries = 0;
+  int64_t encoder_entries_pinned = 0;
+  int64_t encoder_rows = 0;
+  // counters
+  uint64_t steps = 0;
+  uint64_t steps_failed = 0;
+  uint64_t requests_submitted = 0;
+  uint64_t requests_rejected = 0;
+  uint64_t requests_finished = 0;  // stop or length
+  uint64_t requests_aborted = 0;
+  uint64_t requests_failed = 0;
+  uint64_t tokens_planned = 0;  // rows run
+  uint64_t tokens_generated = 0;
+  uint64_t prefix_tokens_queried = 0;
+  uint64_t prefix_tokens_hit = 0;
+  uint64_t blocks_evicted = 0;  // cached blocks taken for new use
+  uint64_t block_copies = 0;
+  uint64_t items_encoded = 0;
+  uint64_t items_skipped = 0;  // spans whose KV or encoder output was cached
+  uint64_t preemptions = 0;
+};
+
+struct StepOutcome {
+  int32_t num_sequences = 0;  // 0: nothing could or needed to run
+  int32_t num_tokens = 0;
+  bool committed = false;  // false: nothing to do, or rolled back
+};
+
+class MMCORE_API Engine {
+ public:
+  /// Checks `config` and makes an engine. `runner` must outlive it.
+  static Result<std::unique_ptr<Engine>> create(const EngineConfig& config, ModelRunner* runner);
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  /// Validates (this is the one authority) and queues a request. Refuses at once what can never
+  /// fit.
+  Result<RequestId> submit(Request request);
+
+  /// Frees all that the request holds and emits a final output with kAborted. kNotFound if it is
+  /// unknown or finished.
+  Status abort(RequestId id);
+
+  /// Ends a running request from outside with kStop (a stop string was seen in its text). Like
+  /// abort otherwise, but its full blocks stay in the prefix cache.
+  Status finish(RequestId id);
+
+  /// Plans and runs one step. An error Status means that the engine itself is broken (InternalError
+  /// inside); failures of requests are in their outputs.
+  Result<StepOutcome> step();
+
+  /// Moves out everything that happened since the last call.
+  std::vector<RequestOutput> take_outputs();
+
+  bool has_unfinished() const;
+
+  /// Forgets all cached prefixes and unpinned encoder outputs. Fails with kInvalidArgument while
+  /// requests run.
+  Status reset_caches();
+
+  EngineMetrics metrics() const;
+  const EngineConfig& config() const;
+
+  /// Longest prompt + output that the pool can hold for one sequence.
+  int64_t max_servable_tokens() const;
+
+  /// Checks every invariant of ARCHITECTURE.md over a snapshot; one line each for what is violated.
+  /// For tests and debugging: O(all state).
+  std::vector<std::string> check_invariants() const;
+
+ private:
+  class Impl;
+  explicit Engine(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace mmcore

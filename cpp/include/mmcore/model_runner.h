@@ -1,0 +1,104 @@
+// The seam between the engine and whatever computes the model: Python modules, a native model, or
+// the host's own.
+//
+// Threads: all calls come from the thread that calls Engine::step. Ownership: the plan belongs to
+// the engine and is valid during the call only. The runner owns all tensors: weights, KV cache,
+// encoder outputs.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "mmcore/export.h"
+#include "mmcore/request.h"
+#include "mmcore/sampling.h"
+#include "mmcore/status.h"
+#include "mmcore/types.h"
+
+namespace mmcore {
+
+/// One sequence's share of a step. Rows are rows of the flat arrays of StepPlan.
+struct ScheduledSequence {
+  RequestId request = 0;
+  int32_t first_row = 0;     // rows [first_row, first_row + num_tokens)
+  int32_t num_tokens = 0;    // >= 1
+  int32_t num_computed = 0;  // tokens of the sequence whose KV is already in the cache
+  bool is_prefill = false;   // still has prompt (or recomputed) tokens to run besides the newest
+  int32_t sample_row =
+      -1;  // row of sample_rows/sampling, or -1: a chunk that does not reach the newest token
+};
+
+/// An item to run through the encoder before the decoder runs. Its output is kept under `slot`
+/// until `evict` names it.
+struct EncodeItem {
+  RequestId request = 0;
+  int32_t item_index = 0;  // index into Request::media
+  EncoderSlot slot = -1;
+  int64_t num_embeddings = 0;
+};
+
+/// Rows of an encoder output that overwrite embedding rows of this step:
+///   embeddings[dst_row + i] = output(slot)[src_row + i] for i in [0, num_rows)
+struct EmbeddingCopy {
+  RequestId request = 0;
+  int32_t item_index = 0;
+  EncoderSlot slot = -1;
+  int32_t src_row = 0;
+  int32_t dst_row = 0;
+  int32_t num_rows = 0;
+};
+
+/// Copies a whole KV block, in all layers, before anything else of the step runs.
+struct BlockCopy {
+  BlockId src = 0;
+  BlockId dst = 0;
+};
+
+/// All that one forward pass needs. Arrays are flat and contiguous; T rows (tokens), N sequences, S
+/// sampled rows.
+struct StepPlan {
+  uint64_t step = 0;
+  std::vector<ScheduledSequence> sequences;  // [N], decodes first
+  std::vector<TokenId> token_ids;            // [T]
+  std::vector<int64_t> positions;            // [T]
+  std::vector<int64_t> slot_mapping;         // [T] block * block_size + offset
+  std::vector<int32_t> query_start;          // [N + 1] prefix sums of num_tokens
+  std::vector<int32_t> seq_lens;             // [N] tokens in the cache after the step
+  std::vector<int32_t> block_tables;         // [N, block_table_width], padded with 0
+  int32_t block_table_width = 0;
+  int32_t max_query_len = 0;
+  int32_t max_seq_len = 0;
+  std::vector<int32_t> sample_rows;             // [S] rows of T whose logits are sampled
+  std::vector<SampleRow> sampling;              // [S]
+  std::vector<int32_t> prompt_logprob_rows;     // rows of T whose logits give prompt logprobs
+  std::vector<TokenId> prompt_logprob_targets;  // the token that really follows each of those rows
+  std::vector<int32_t> prompt_logprob_counts;   // how many alternatives each asks for
+  std::vector<BlockCopy> block_copies;
+  std::vector<EncodeItem> encode;         // run these first, in any grouping
+  std::vector<EmbeddingCopy> embeddings;  // then merge these (extended models)
+  std::vector<EncoderSlot> evict;         // drop these encoder outputs before encoding
+};
+
+/// The runner's answer to one plan.
+struct StepResult {
+  std::vector<SampledToken> tokens;                        // [S], in the order of sample_rows
+  std::vector<std::vector<TokenLogprob>> prompt_logprobs;  // one a prompt_logprob_rows entry
+  /// Requests that cannot go on (an image that its processor refuses, say), each with its reason.
+  /// If this is not empty the step did not happen: it is rolled back, these requests fail, the
+  /// others run again.
+  std::vector<std::pair<RequestId, Status>> failed;
+};
+
+class MMCORE_API ModelRunner {
+ public:
+  virtual ~ModelRunner();
+
+  /// Runs one step. On an error Status the engine rolls the step back and runs its sequences one by
+  /// one to find the one at fault; exceptions other than InternalError count as an error Status.
+  virtual Status execute(const StepPlan& plan, StepResult& result) = 0;
+
+  /// Tells that a request is gone: host-side state (pixels, preprocessed tensors) may be dropped.
+  virtual void release(RequestId request);
+};
+
+}  // namespace mmcore

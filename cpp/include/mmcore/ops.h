@@ -1,0 +1,221 @@
+// The kernels, dispatched by device, dtype and the CPU's features.
+//
+// Every op checks its tensors once at entry (shape, dtype, stride, alignment, device) and returns
+// kInvalidArgument that names the tensor, what it is and what was expected; kernels trust. Nothing
+// is allocated on the device; an op that needs scratch memory takes it as `workspace`, and
+// *_workspace_bytes() says how much. On the CPU ops return when done.
+//
+// Floating-point tensors are float32, bfloat16 or float16, the same type in all of one call unless
+// said otherwise; accumulation is in float32. The last axis is contiguous (stride 1); other strides
+// are free unless said otherwise. T tokens, N sequences, H hidden size, Hq query heads, Hkv
+// key/value heads (Hq % Hkv == 0), D head dim, B blocks, P block size.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "mmcore/export.h"
+#include "mmcore/sampling.h"
+#include "mmcore/status.h"
+#include "mmcore/stream.h"
+#include "mmcore/tensor.h"
+
+namespace mmcore::ops {
+
+/// Which implementation the CPU backend runs. kReference is the specification: plain loops, no
+/// intrinsics.
+enum class CpuIsa : int32_t { kReference = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Bf16 = 3 };
+
+/// The best that this machine can run, or what set_cpu_isa chose.
+MMCORE_API CpuIsa cpu_isa();
+/// Restricts the CPU backend to at most `isa`; kUnsupported if the machine lacks it. For tests and
+/// benchmarks.
+MMCORE_API Status set_cpu_isa(CpuIsa isa);
+MMCORE_API const char* to_string(CpuIsa isa);
+
+/// Threads that CPU ops share, the caller included. Default: the physical cores that this process
+/// may use.
+MMCORE_API int num_threads();
+MMCORE_API void set_num_threads(int n);
+
+enum class Activation : int32_t {
+  kNone = 0,
+  kGeluErf = 1,
+  kGeluTanh = 2,
+  kGeluQuick = 3,
+  kSilu = 4,
+  kRelu = 5
+};
+
+// ---- norms
+// -----------------------------------------------------------------------------------------------------------
+
+/// out = x / rms(x) * weight, row by row. With `residual`: residual += x first (stored in its
+/// dtype), then out is of residual.
+struct RmsNormArgs {
+  TensorView x;         // [T, H]
+  TensorView weight;    // [H]
+  TensorView residual;  // [T, H], in and out, or absent
+  TensorView out;       // [T, H], may be x
+  float eps = 1e-6f;
+};
+MMCORE_API Status rms_norm(const RmsNormArgs& args, Stream stream = {});
+
+/// out = (x - mean) / sqrt(var + eps) * weight + bias, row by row, var with divisor H.
+struct LayerNormArgs {
+  TensorView x;       // [T, H]
+  TensorView weight;  // [H]
+  TensorView bias;    // [H] or absent
+  TensorView out;     // [T, H], may be x
+  float eps = 1e-5f;
+};
+MMCORE_API Status layer_norm(const LayerNormArgs& args, Stream stream = {});
+
+// ---- activations
+// -----------------------------------------------------------------------------------------------------
+
+/// out = act(x). kGeluErf: x/2 (1 + erf(x/sqrt 2)); kGeluTanh: its tanh form; kGeluQuick: x
+/// sigmoid(1.702 x).
+MMCORE_API Status activation(const TensorView& x, Activation kind, const TensorView& out,
+                             Stream stream = {});
+
+/// out = act(gate) * up, where x = [gate | up] along the last axis. x [T, 2 I], out [T, I].
+MMCORE_API Status activation_mul(const TensorView& x, Activation kind, const TensorView& out,
+                                 Stream stream = {});
+
+// ---- linear
+// ----------------------------------------------------------------------------------------------------------
+
+/// out = act(x weight^T + bias). Row m goes to row out_rows[m] of `out`; a negative entry drops the
+/// row.
+struct LinearArgs {
+  TensorView x;         // [T, K]
+  TensorView weight;    // [N, K]
+  TensorView bias;      // [N] or absent
+  TensorView out;       // [R, N]; R = T without out_rows
+  TensorView out_rows;  // int64 [T] or absent
+  Activation act = Activation::kNone;
+};
+MMCORE_API Status linear(const LinearArgs& args, Stream stream = {});
+
+/// The vision projector, fused: out[rows[m]] = act(x w1^T + b1) w2^T + b2, written straight into
+/// the decoder's embedding rows. Rows with a negative index are computed by nobody.
+struct VisionProjectorArgs {
+  TensorView x;     // [T, K] encoder features
+  TensorView w1;    // [M, K]
+  TensorView b1;    // [M] or absent
+  TensorView w2;    // [H, M]
+  TensorView b2;    // [H] or absent
+  TensorView rows;  // int64 [T], -1 or an index into `out`; absent = 0, 1, 2 ...
+  TensorView out;   // [R, H]
+  Activation act = Activation::kGeluErf;
+  TensorView workspace;  // uint8 [>= vision_projector_workspace_bytes]
+};
+MMCORE_API int64_t vision_projector_workspace_bytes(int64_t tokens, int64_t intermediate,
+                                                    DType dtype);
+MMCORE_API Status vision_projector(const VisionProjectorArgs& args, Stream stream = {});
+
+// ---- embedding
+// -------------------------------------------------------------------------------------------------------
+
+/// Gathers text rows and copies media rows: out[t] = source[t] >= 0 ? media[source[t]] :
+/// table[token_ids[t]]. A token id outside the table is kInvalidArgument on the CPU.
+struct EmbeddingMergeArgs {
+  TensorView token_ids;  // int32 or int64 [T]
+  TensorView table;      // [V, H]
+  TensorView source;     // int64 [T] or absent (all text)
+  TensorView media;      // [M, H] or absent
+  TensorView out;        // [T, H]
+};
+MMCORE_API Status embedding_merge(const EmbeddingMergeArgs& args, Stream stream = {});
+
+// ---- rotary embedding and KV cache
+// -----------------------------------------------------------------------------------
+
+/// Rotates q and k in place and writes k and v to the paged cache, in one pass.
+/// cos_sin row p is [cos(p f_0) ... cos(p f_{R/2-1}) | sin(...)], R the rotary dim <= D. Not
+/// interleaved: dim i pairs with i + R/2 (Llama, "rotate half"); interleaved: 2i with 2i + 1
+/// (GPT-J). Dims from R on pass through.
+struct RopeKvWriteArgs {
+  TensorView q;          // [T, Hq, D], in and out; may be absent (write only)
+  TensorView k;          // [T, Hkv, D], in and out
+  TensorView v;          // [T, Hkv, D]
+  TensorView positions;  // int64 [T], or absent with cos_sin (no rotation)
+  TensorView cos_sin;    // float32 [max position, R], or absent (no rotation)
+  TensorView
+      k_cache;  // [B, P, Hkv, D] or absent (no write); float types, may be another one than k's
+  TensorView v_cache;       // as k_cache
+  TensorView slot_mapping;  // int64 [T]: block * P + offset; negative: not written
+  bool interleaved = false;
+};
+MMCORE_API Status rope_kv_write(const RopeKvWriteArgs& args, Stream stream = {});
+
+/// Copies whole blocks inside a cache: cache[dst] = cache[src] for each pair, in order.
+/// cache [B, P, Hkv, D] or any [B, ...] with contiguous blocks; pairs int64 [n, 2].
+MMCORE_API Status copy_blocks(const TensorView& cache, const TensorView& pairs, Stream stream = {});
+
+// ---- attention
+// -------------------------------------------------------------------------------------------------------
+
+/// Attention of a mixed batch (prefills, chunks, decodes) over the paged cache, whose newest tokens
+/// are already written. Query i of sequence n is at position seq_lens[n] - query_len(n) + i; it
+/// sees keys at positions
+///   [max(0, pos - window + 1), causal ? pos : seq_lens[n] - 1]          (window 0 = no limit;
+///   counts the query itself)
+/// score = scale q.k; with soft_cap c > 0: c tanh(score / c). A sequence of length 0 has no rows.
+struct PagedAttentionArgs {
+  TensorView q;             // [T, Hq, D]; D in {32, 64, 72, 80, 96, 128, 256}
+  TensorView k_cache;       // [B, P, Hkv, D]; float32, bfloat16 or float16
+  TensorView v_cache;       // as k_cache
+  TensorView block_tables;  // int32 [N, W]
+  TensorView query_start;   // int32 [N + 1]
+  TensorView seq_lens;      // int32 [N]
+  TensorView out;           // [T, Hq, D]
+  float scale = 1.0f;
+  float soft_cap = 0.0f;
+  int32_t window = 0;
+  bool causal = true;
+};
+MMCORE_API Status paged_attention(const PagedAttentionArgs& args, Stream stream = {});
+
+/// Attention over contiguous keys of variable length: an encoder's, or any without a cache.
+/// Sequence n: queries [cu_q[n], cu_q[n+1]), keys [cu_k[n], cu_k[n+1]); causal aligns the last
+/// query with the last key.
+struct VarlenAttentionArgs {
+  TensorView q;     // [Tq, Hq, D]
+  TensorView k;     // [Tk, Hkv, D]
+  TensorView v;     // [Tk, Hkv, D]
+  TensorView cu_q;  // int32 [N + 1]
+  TensorView cu_k;  // int32 [N + 1]
+  TensorView out;   // [Tq, Hq, D]
+  float scale = 1.0f;
+  float soft_cap = 0.0f;
+  int32_t window = 0;
+  bool causal = false;
+};
+MMCORE_API Status varlen_attention(const VarlenAttentionArgs& args, Stream stream = {});
+
+// ---- sampling
+// --------------------------------------------------------------------------------------------------------
+
+/// Picks one token a row of float32, bfloat16 or float16 logits [S, V]. Order: logprobs from raw
+/// logits; allowed and banned tokens, logit bias; repetition, frequency, presence penalties;
+/// temperature; top-k, top-p, min-p; draw. Ties go to the smaller token id. The draw is a pure
+/// function of (row, seed, counter): rows never influence each other. A row whose logits hold a
+/// NaN, or where nothing is left to choose, is kInvalidArgument in `row_status` and token -1.
+MMCORE_API Status sample(const TensorView& logits, std::span<const SampleRow> rows,
+                         std::vector<SampledToken>& out, std::vector<Status>* row_status = nullptr,
+                         Stream stream = {});
+
+/// The generator behind sample: a uniform float in [0, 1) with 24 bits, Philox4x32-10 keyed by seed
+/// with counter (counter, 0). The same on every device.
+MMCORE_API float uniform(uint64_t seed, uint64_t counter);
+
+/// Logprobs of given tokens and of the best `num` alternatives, for prompt logprobs.
+MMCORE_API Status logprobs(const TensorView& logits, std::span<const TokenId> targets,
+                           std::span<const int32_t> num,
+                           std::vector<std::vector<TokenLogprob>>& out, Stream stream = {});
+
+}  // namespace mmcore::ops

@@ -1,0 +1,48 @@
+// What a caller submits and what it gets back.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "mmcore/media.h"
+#include "mmcore/sampling.h"
+#include "mmcore/status.h"
+#include "mmcore/types.h"
+
+namespace mmcore {
+
+struct Request {
+  std::vector<TokenId> prompt_token_ids;  // placeholders already expanded
+  std::vector<MediaItem> media;           // in prompt order
+  SamplingParams sampling;
+  int32_t priority = 0;  // smaller runs first; only with SchedulingPolicy::kPriority
+  std::string
+      cache_salt;  // requests with different salts never share a cached block or encoder output
+  uint64_t lora_id = 0;  // 0 = none
+};
+
+enum class FinishReason : int32_t {
+  kNone = 0,    // still running
+  kStop = 1,    // EOS, a stop token, or Engine::finish by a stop string
+  kLength = 2,  // max_tokens, max_model_len or the KV pool's capacity
+  kAborted = 3,
+  kError = 4,  // RequestOutput::error says why
+};
+
+/// What changed for one request in one step (or by an abort). Handed out once, in order.
+struct RequestOutput {
+  RequestId id = 0;
+  std::vector<SampledToken> new_tokens;
+  std::vector<std::vector<TokenLogprob>>
+      new_prompt_logprobs;  // one entry a prompt position from 1 on
+  FinishReason finish_reason = FinishReason::kNone;
+  TokenId stop_token = -1;  // the stop_token_ids entry that ended it; -1 for EOS and other reasons
+  Status error;             // with kError
+  int32_t num_cached_tokens =
+      0;  // prompt tokens that came from the prefix cache at first scheduling
+  int32_t num_preemptions = 0;
+  bool finished() const { return finish_reason != FinishReason::kNone; }
+};
+
+}  // namespace mmcore

@@ -1,0 +1,1 @@
+set(MMCORE_CORE_TESTS)
