@@ -1,0 +1,20 @@
+// mmcore._C: the extension module. Each part binds itself; nothing here decides anything.
+#include <pybind11/pybind11.h>
+
+#include "errors.h"
+#include "module.h"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "The C++ core of mmcore. Private: use the modules of the mmcore package.";
+  m.attr("__version__") = MMCORE_VERSION;
+  mmcore::python::register_exceptions();
+#ifdef MMCORE_BIND_ENGINE
+  mmcore::python::bind_engine(m);
+#endif
+#ifdef MMCORE_BIND_OPS
+  py::module_ ops = m.def_submodule("ops", "The kernels, over anything that speaks DLPack.");
+  mmcore::python::bind_ops(ops);
+#endif
+}

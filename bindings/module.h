@@ -1,0 +1,11 @@
+// The parts of mmcore._C, each bound by the source file of its name.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace mmcore::python {
+
+void bind_engine(pybind11::module_& m);
+void bind_ops(pybind11::module_& m);  // m: the submodule _C.ops
+
+}  // namespace mmcore::python
