@@ -1,0 +1,119 @@
+// Vec with 8 lanes; see vec.h.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "tensor/half.h"
+
+namespace mmcore::ops::simd {
+namespace {
+
+struct Mask {
+  __m256 m;
+};
+
+struct Vec {
+  static constexpr int kLanes = 8;
+  __m256 v;
+
+  static Vec zero() { return {_mm256_setzero_ps()}; }
+  static Vec all(float f) { return {_mm256_set1_ps(f)}; }
+
+  static Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static Vec load(const bf16* p) { return widen_bf16(_mm_loadu_si128((const __m128i*)p)); }
+  static Vec load(const f16* p) { return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p))}; }
+  static Vec load(const float* p, int n) { return {_mm256_maskload_ps(p, bits(n))}; }
+  static Vec load(const bf16* p, int n) { return widen_bf16(load_halves(p, n)); }
+  static Vec load(const f16* p, int n) { return {_mm256_cvtph_ps(load_halves(p, n))}; }
+
+  void store(float* p) const { _mm256_storeu_ps(p, v); }
+  void store(bf16* p) const { _mm_storeu_si128((__m128i*)p, narrow_bf16()); }
+  void store(f16* p) const { _mm_storeu_si128((__m128i*)p, narrow_f16()); }
+  void store(float* p, int n) const { _mm256_maskstore_ps(p, bits(n), v); }
+  void store(bf16* p, int n) const { store_halves(p, n, narrow_bf16()); }
+  void store(f16* p, int n) const { store_halves(p, n, narrow_f16()); }
+
+  static __m256i bits(int n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  static Vec widen_bf16(__m128i h) {
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16))};
+  }
+  template <class H>
+  static __m128i load_halves(const H* p, int n) {  // AVX2 masks 32-bit lanes only
+    alignas(16) uint16_t lanes[8] = {};
+    for (int i = 0; i < n; ++i) lanes[i] = p[i].bits;
+    return _mm_load_si128((const __m128i*)lanes);
+  }
+  template <class H>
+  static void store_halves(H* p, int n, __m128i h) {
+    alignas(16) uint16_t lanes[8];
+    _mm_store_si128((__m128i*)lanes, h);
+    for (int i = 0; i < n; ++i) p[i].bits = lanes[i];
+  }
+  __m128i narrow_f16() const {
+    return _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
+  /// Rounds to nearest even; NaN stays NaN.
+  __m128i narrow_bf16() const {
+    const __m256i u = _mm256_castps_si256(v);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+    const __m256i up = _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    const __m256i quiet = _mm256_or_si256(u, _mm256_set1_epi32(0x400000));
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    const __m256i r = _mm256_srli_epi32(_mm256_blendv_epi8(up, quiet, nan), 16);
+    return _mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256(r, 1));
+  }
+};
+
+inline Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
+inline Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
+inline Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
+inline Vec operator/(Vec a, Vec b) { return {_mm256_div_ps(a.v, b.v)}; }
+inline Vec operator-(Vec a) { return {_mm256_xor_ps(a.v, _mm256_set1_ps(-0.0f))}; }
+inline Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+inline Vec fnma(Vec a, Vec b, Vec c) { return {_mm256_fnmadd_ps(a.v, b.v, c.v)}; }
+/// Of a NaN and a number: `b`, whichever it is.
+inline Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
+inline Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
+inline Vec abs(Vec a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
+inline Vec sqrt(Vec a) { return {_mm256_sqrt_ps(a.v)}; }
+inline Vec round(Vec a) {
+  return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+/// Two factors, because 2^n alone may not be a float where x 2^n is; -252 <= n <= 254.
+inline Vec ldexp(Vec x, Vec n) {
+  const __m256i i = _mm256_cvtps_epi32(n.v);
+  const __m256i half = _mm256_srai_epi32(i, 1);
+  const __m256i bias = _mm256_set1_epi32(127);
+  const __m256i a = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
+  const __m256i b = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(i, half), bias), 23);
+  return {_mm256_mul_ps(_mm256_mul_ps(x.v, _mm256_castsi256_ps(a)), _mm256_castsi256_ps(b))};
+}
+/// For -126 <= n <= 127 and normal x: one factor.
+inline Vec ldexp_normal(Vec x, Vec n) {
+  const __m256i i = _mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127));
+  return {_mm256_mul_ps(x.v, _mm256_castsi256_ps(_mm256_slli_epi32(i, 23)))};
+}
+inline float sum(Vec a) {
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+inline float max_lane(Vec a) {
+  __m128 s = _mm_max_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+  s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+
+inline Mask operator<(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)}; }
+inline Mask operator<=(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LE_OQ)}; }
+inline Mask operator>(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)}; }
+inline Mask operator==(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ)}; }
+inline Mask first_lanes(int n) { return {_mm256_castsi256_ps(Vec::bits(n))}; }
+inline Vec select(Mask m, Vec a, Vec b) { return {_mm256_blendv_ps(b.v, a.v, m.m)}; }
+
+}  // namespace
+}  // namespace mmcore::ops::simd

@@ -1,0 +1,87 @@
+// Vec with 16 lanes; see vec.h.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "tensor/half.h"
+
+namespace mmcore::ops::simd {
+namespace {
+
+struct Mask {
+  __mmask16 m;
+};
+
+struct Vec {
+  static constexpr int kLanes = 16;
+  __m512 v;
+
+  static Vec zero() { return {_mm512_setzero_ps()}; }
+  static Vec all(float f) { return {_mm512_set1_ps(f)}; }
+
+  static Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  static Vec load(const bf16* p) { return widen_bf16(_mm256_loadu_si256((const __m256i*)p)); }
+  static Vec load(const f16* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p))}; }
+  static Vec load(const float* p, int n) { return {_mm512_maskz_loadu_ps(bits(n), p)}; }
+  static Vec load(const bf16* p, int n) { return widen_bf16(_mm256_maskz_loadu_epi16(bits(n), p)); }
+  static Vec load(const f16* p, int n) {
+    return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(bits(n), p))};
+  }
+
+  void store(float* p) const { _mm512_storeu_ps(p, v); }
+  void store(bf16* p) const { _mm256_storeu_si256((__m256i*)p, narrow_bf16()); }
+  void store(f16* p) const { _mm256_storeu_si256((__m256i*)p, narrow_f16()); }
+  void store(float* p, int n) const { _mm512_mask_storeu_ps(p, bits(n), v); }
+  void store(bf16* p, int n) const { _mm256_mask_storeu_epi16(p, bits(n), narrow_bf16()); }
+  void store(f16* p, int n) const { _mm256_mask_storeu_epi16(p, bits(n), narrow_f16()); }
+
+  static __mmask16 bits(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
+  static Vec widen_bf16(__m256i h) {
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16))};
+  }
+  __m256i narrow_f16() const {
+    return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
+  /// Rounds to nearest even; NaN stays NaN. Not vcvtneps2bf16: that flushes subnormals to zero.
+  __m256i narrow_bf16() const {
+    const __m512i u = _mm512_castps_si512(v);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    const __m512i up = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    const __m512i quiet = _mm512_or_si512(u, _mm512_set1_epi32(0x400000));
+    const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_mov_epi32(up, nan, quiet), 16));
+  }
+};
+
+inline Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
+inline Vec operator-(Vec a) { return {_mm512_xor_ps(a.v, _mm512_set1_ps(-0.0f))}; }
+inline Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline Vec fnma(Vec a, Vec b, Vec c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; }
+/// Of a NaN and a number: `b`, whichever it is.
+inline Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
+inline Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
+inline Vec abs(Vec a) { return {_mm512_abs_ps(a.v)}; }
+inline Vec sqrt(Vec a) { return {_mm512_sqrt_ps(a.v)}; }
+inline Vec round(Vec a) {
+  return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+inline Vec ldexp(Vec x, Vec n) { return {_mm512_scalef_ps(x.v, n.v)}; }
+/// For -126 <= n <= 127 and normal x.
+inline Vec ldexp_normal(Vec x, Vec n) { return ldexp(x, n); }
+inline float sum(Vec a) { return _mm512_reduce_add_ps(a.v); }
+inline float max_lane(Vec a) { return _mm512_reduce_max_ps(a.v); }
+
+inline Mask operator<(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
+inline Mask operator<=(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ)}; }
+inline Mask operator>(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ)}; }
+inline Mask operator==(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ)}; }
+inline Mask first_lanes(int n) { return {Vec::bits(n)}; }
+inline Vec select(Mask m, Vec a, Vec b) { return {_mm512_mask_blend_ps(m.m, b.v, a.v)}; }
+
+}  // namespace
+}  // namespace mmcore::ops::simd
