@@ -1,7 +1,7 @@
 """Print the requirements of pyproject.toml, one a line, for `pip install`.
 
-Usage: requirements.py GROUP...   with GROUP one of build, runtime, or an extra such as test or dev.
-torch is left out of `runtime`: the Makefile installs it first and says which build (see TORCH there).
+Usage: requirements.py GROUP...   with GROUP one of build, runtime, or an extra (test, dev ...).
+torch is left out of `runtime`: the Makefile installs it first and says which (see TORCH there).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read TOML with what every supported Python has: tomllib, or pip's copy of tomli before 3.11."""
+    """Read TOML with what every Python has: tomllib, or pip's copy of tomli before 3.11."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -31,7 +31,8 @@ def select(pyproject: dict[str, Any], group: str) -> list[str]:
     if group == "runtime":
         return [r for r in project["dependencies"] if not re.match(r"torch\b", r)]
     if group not in extras:
-        raise SystemExit(f"requirements.py: no group {group!r}; known: build, runtime, {', '.join(extras)}")
+        known = ", ".join(["build", "runtime", *extras])
+        raise SystemExit(f"requirements.py: no group {group!r}; known: {known}")
     found: list[str] = []
     for requirement in extras[group]:
         own = re.fullmatch(rf"{project['name']}\[(.+)\]", requirement)
