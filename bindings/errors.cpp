@@ -1,6 +1,10 @@
 #include "errors.h"
 
+#include <algorithm>
+#include <cstring>
 #include <exception>
+#include <string>
+#include <string_view>
 
 namespace py = pybind11;
 
@@ -40,6 +44,33 @@ constexpr ExceptionClass class_of(StatusCode code) {
   return {"InternalError", nullptr};
 }
 
+constexpr StatusCode kAllCodes[] = {StatusCode::kUnservable, StatusCode::kPlaceholderMismatch,
+                                    StatusCode::kMediaError, StatusCode::kInvalidArgument,
+                                    StatusCode::kOverloaded, StatusCode::kAborted,
+                                    StatusCode::kShutdown};  // subclasses before their bases
+
+constexpr size_t kMaxText = 300;
+
+bool ends_word(char c) { return std::strchr(" \t'\"()[]{}<>,;=", c) != nullptr; }
+
+// A word that begins like an address or an absolute path.
+bool is_private(std::string_view word) {
+  return word.starts_with("0x") ||
+         (word.size() > 1 && word[0] == '/' && word.find('/', 1) != std::string_view::npos);
+}
+
+std::string without_private_words(std::string_view text) {
+  std::string out;
+  while (!text.empty()) {
+    size_t end = 0;
+    while (end < text.size() && !ends_word(text[end])) ++end;
+    out += is_private(text.substr(0, end)) ? std::string_view("...") : text.substr(0, end);
+    if (end < text.size()) out += text[end++];
+    text.remove_prefix(end);
+  }
+  return out;
+}
+
 // Messages may quote input, so they need not be valid UTF-8.
 py::str text(const std::string& message) {
   PyObject* decoded =
@@ -61,6 +92,26 @@ void throw_error(const Status& status) {
   const py::object error = make_exception(status);
   PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
   throw py::error_already_set();
+}
+
+Status status_of(py::handle exception) {
+  const std::string message = py::str(exception);
+  const py::module_ errors = py::module_::import("mmcore.errors");
+  if (py::isinstance(exception, errors.attr("MmcoreError"))) {
+    for (StatusCode code : kAllCodes)
+      if (py::isinstance(exception, errors.attr(class_of(code).name))) return {code, message};
+    return Status::internal(message);
+  }
+  const std::string name = py::str(py::type::handle_of(exception).attr("__name__"));
+  const std::string line = message.substr(0, std::min(message.find('\n'), kMaxText));
+  return Status::internal(line.empty() ? name : name + ": " + without_private_words(line));
+}
+
+py::object exception_for(const Status& status, const py::object& cause) {
+  if (py::isinstance(cause, py::module_::import("mmcore.errors").attr("MmcoreError"))) return cause;
+  py::object error = make_exception(status);
+  if (!cause.is_none()) error.attr("__cause__") = cause;
+  return error;
 }
 
 void register_exceptions() {

@@ -20,6 +20,14 @@ inline void throw_if_error(const Status& status) {
     throw_error(status);
 }
 
+/// The Status that stands for a Python exception. The text of an exception that is not one of ours
+/// is cut to one line, without addresses and file paths: it reaches whoever sent the request.
+Status status_of(pybind11::handle exception);
+
+/// The exception to show for a request that failed with `status`: `cause` itself if it is one of
+/// ours, else a new one whose __cause__ it is. `cause` may be None.
+pybind11::object exception_for(const Status& status, const pybind11::object& cause);
+
 /// Moves the value out of a result, or raises its error.
 template <class T>
 T value_or_throw(Result<T> result) {

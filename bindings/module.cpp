@@ -1,8 +1,9 @@
 // mmcore._C: the extension module. Each part binds itself; nothing here decides anything.
+#include "module.h"
+
 #include <pybind11/pybind11.h>
 
 #include "errors.h"
-#include "module.h"
 
 namespace py = pybind11;
 
@@ -11,7 +12,11 @@ PYBIND11_MODULE(_C, m) {
   m.attr("__version__") = MMCORE_VERSION;
   mmcore::python::register_exceptions();
 #ifdef MMCORE_BIND_ENGINE
+  mmcore::python::bind_request(m);
+  mmcore::python::bind_step(m);
   mmcore::python::bind_engine(m);
+  py::module_ media = m.def_submodule("media", "Identities of media items.");
+  mmcore::python::bind_media(media);
 #endif
 #ifdef MMCORE_BIND_OPS
   py::module_ ops = m.def_submodule("ops", "The kernels, over anything that speaks DLPack.");

@@ -1,0 +1,94 @@
+#include "runner.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "errors.h"
+
+namespace py = pybind11;
+
+namespace mmcore::python {
+namespace {
+
+// Frames of a traceback hold tensors; an error that a caller keeps must not keep them.
+void drop_frames(const py::object& exception) {
+  const py::object traceback = exception.attr("__traceback__");
+  if (!traceback.is_none()) py::module_::import("traceback").attr("clear_frames")(traceback);
+}
+
+}  // namespace
+
+PyModelRunner::PyModelRunner(py::object runner)
+    : runner_(std::move(runner)), step_object_(py::cast(Step{})) {
+  step_ = &step_object_.cast<Step&>();
+}
+
+PyModelRunner::~PyModelRunner() = default;
+
+Status PyModelRunner::execute(const StepPlan& plan, StepResult& result) {
+  py::gil_scoped_acquire locked;
+  if (interrupt_) return Status::internal("interrupted");
+  step_->open(plan, result);
+  Status status;
+  try {
+    status = call_execute(result);
+  } catch (py::error_already_set& error) {
+    status = fail(error, plan);
+  } catch (...) {
+    step_->close();
+    throw;
+  }
+  step_->close();
+  if (status.ok() && !exceptions_.empty() && result.failed.empty()) {
+    for (const ScheduledSequence& sequence : plan.sequences) exceptions_.erase(sequence.request);
+  }
+  return status;
+}
+
+Status PyModelRunner::call_execute(StepResult& result) {
+  const py::object failures = runner_.attr("execute")(step_object_);
+  if (failures.is_none()) return {};
+  for (py::handle item : failures) {
+    const auto [request, exception] = item.cast<std::pair<RequestId, py::object>>();
+    drop_frames(exception);
+    result.failed.emplace_back(request, status_of(exception));
+    exceptions_[request] = exception;
+  }
+  return {};
+}
+
+Status PyModelRunner::fail(py::error_already_set& error, const StepPlan& plan) {
+  if (!error.matches(PyExc_Exception)) {
+    interrupt_ = py::reinterpret_borrow<py::object>(error.value());
+    return Status::internal("interrupted");
+  }
+  const py::object exception = py::reinterpret_borrow<py::object>(error.value());
+  drop_frames(exception);
+  for (const ScheduledSequence& sequence : plan.sequences)
+    exceptions_[sequence.request] = exception;
+  return status_of(exception);
+}
+
+void PyModelRunner::release(RequestId request) {
+  py::gil_scoped_acquire locked;
+  try {
+    runner_.attr("release")(request);
+  } catch (py::error_already_set& error) {
+    error.discard_as_unraisable("mmcore: release() of the model runner");
+  }
+}
+
+py::object PyModelRunner::take_exception(RequestId request) {
+  const auto node = exceptions_.extract(request);
+  return node ? std::move(node.mapped()) : py::object(py::none());
+}
+
+void PyModelRunner::rethrow_interrupt() {
+  if (!interrupt_) return;
+  const py::object exception = std::exchange(interrupt_, py::object());
+  PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception.ptr())), exception.ptr());
+  throw py::error_already_set();
+}
+
+}  // namespace mmcore::python

@@ -1,0 +1,33 @@
+// One step, as a Python runner sees it.
+#pragma once
+
+#include "mmcore/model_runner.h"
+
+namespace mmcore::python {
+
+/// The plan that a runner executes and the result that it fills. Python holds one such object for
+/// the life of an engine; the engine opens it for each step and closes it afterwards.
+///
+/// Lifetime: arrays are views of the plan's own memory, without a copy. They are valid until
+/// execute() returns; a view kept longer shows whatever a later step writes, so copy what you keep.
+/// A closed step refuses every access.
+class Step {
+ public:
+  void open(const StepPlan& plan, StepResult& result) {
+    plan_ = &plan;
+    result_ = &result;
+  }
+  void close() {
+    plan_ = nullptr;
+    result_ = nullptr;
+  }
+  /// Both raise InternalError when the step is closed.
+  const StepPlan& plan() const;
+  StepResult& result() const;
+
+ private:
+  const StepPlan* plan_ = nullptr;
+  StepResult* result_ = nullptr;
+};
+
+}  // namespace mmcore::python
