@@ -3,7 +3,16 @@
 set(MMCORE_KERNELS_SOURCES
   src/base/cpu_topology.cpp
   src/base/thread_pool.cpp
+  src/ops/attention/attention.cpp
+  src/ops/attention/attention_cpu.cpp
+  src/ops/attention/entry_check.cpp
+  src/ops/copy_blocks.cpp
   src/ops/cpu_isa.cpp
+  src/ops/device.cpp
+  src/ops/paged_attention.cpp
+  src/ops/rope_kv_write.cpp
+  src/ops/rope_kv_write_cpu.cpp
+  src/ops/varlen_attention.cpp
   src/tensor/shape_check.cpp
   src/tensor/tensor.cpp
 )

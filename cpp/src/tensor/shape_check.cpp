@@ -8,7 +8,9 @@ namespace {
 
 std::string shape_of(const TensorView& t) {
   std::string s = "[";
-  for (int i = 0; i < t.rank; ++i) s += (i ? ", " : "") + std::to_string(t.size(i));
+  for (int i = 0; i < std::min(t.rank, kMaxRank); ++i) {
+    s += (i ? ", " : "") + std::to_string(t.size(i));
+  }
   return s + "]";
 }
 
@@ -87,28 +89,17 @@ bool ShapeCheck::matches(const char* name, const TensorView& t, std::initializer
   return fits;
 }
 
-ShapeCheck::Tensor ShapeCheck::tensor(const char* name, const TensorView& t,
-                                      std::initializer_list<Dim> dims) {
+bool ShapeCheck::usable(const char* name, const TensorView& t) {
   const std::string n = name;
-  if (!ok()) return {*this, name, nullptr};
-  if (!t.present) {
-    fail(n + " is absent, expected " + expected(dims));
-    return {*this, name, nullptr};
-  }
   if (t.rank < 0 || t.rank > kMaxRank) {
     fail(n + " has rank " + std::to_string(t.rank) + ", the most is " + std::to_string(kMaxRank));
-    return {*this, name, nullptr};
+    return false;
   }
   if (device_source_ == nullptr) {
     device_ = t.device;
     device_source_ = name;
   }
-  // Dims bound by this very tensor are no help in its own error message.
-  const std::vector<Symbol> before = symbols_;
-  if (!matches(name, t, dims)) {
-    symbols_ = before;
-    fail(n + " has shape " + shape_of(t) + ", expected " + expected(dims));
-  } else if (!(t.device == device_)) {
+  if (!(t.device == device_)) {
     fail(n + " is on " + name_of(t.device) + ", expected " + name_of(device_) + " as " +
          device_source_);
   } else if (t.rank > 0 && t.size(t.rank - 1) > 1 && t.stride(t.rank - 1) != 1) {
@@ -119,7 +110,29 @@ ShapeCheck::Tensor ShapeCheck::tensor(const char* name, const TensorView& t,
   } else if (reinterpret_cast<uintptr_t>(t.data) % size_of(t.dtype) != 0) {
     fail(n + " is not aligned to its elements of " + std::to_string(size_of(t.dtype)) + " bytes");
   }
-  return {*this, name, ok() ? &t : nullptr};
+  return ok();
+}
+
+ShapeCheck::Tensor ShapeCheck::any_shape(const char* name, const TensorView& t) {
+  if (ok() && !t.present) fail(std::string(name) + " is absent");
+  return {*this, name, ok() && usable(name, t) ? &t : nullptr};
+}
+
+ShapeCheck::Tensor ShapeCheck::tensor(const char* name, const TensorView& t,
+                                      std::initializer_list<Dim> dims) {
+  if (!ok()) return {*this, name, nullptr};
+  if (!t.present) {
+    fail(std::string(name) + " is absent, expected " + expected(dims));
+    return {*this, name, nullptr};
+  }
+  // Dims bound by this very tensor are no help in its own error message.
+  const std::vector<Symbol> before = symbols_;
+  if (!matches(name, t, dims)) {
+    symbols_ = before;
+    fail(std::string(name) + " has shape " + shape_of(t) + ", expected " + expected(dims));
+    return {*this, name, nullptr};
+  }
+  return {*this, name, usable(name, t) ? &t : nullptr};
 }
 
 ShapeCheck::Tensor ShapeCheck::optional(const char* name, const TensorView& t,

@@ -64,6 +64,8 @@ class ShapeCheck {
   Tensor tensor(const char* name, const TensorView& t, std::initializer_list<Dim> dims);
   /// As tensor() if `t` is present.
   Tensor optional(const char* name, const TensorView& t, std::initializer_list<Dim> dims);
+  /// Everything but the shape, for any rank.
+  Tensor any_shape(const char* name, const TensorView& t);
   /// Fails with "op: message" unless `condition`; for what shapes cannot say.
   void require(bool condition, const std::string& message);
   void fail(const std::string& message);
@@ -82,6 +84,8 @@ class ShapeCheck {
     int64_t size = 0;
   };
 
+  /// What does not depend on the shape; false when it has failed.
+  bool usable(const char* name, const TensorView& t);
   bool matches(const char* name, const TensorView& t, std::initializer_list<Dim> dims);
   std::string expected(std::initializer_list<Dim> dims) const;
 

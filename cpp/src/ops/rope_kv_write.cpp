@@ -1,0 +1,104 @@
+#include "ops/rope_kv_write.h"
+
+#include <algorithm>
+#include <string>
+
+#include "base/thread_pool.h"
+#include "ops/device.h"
+#include "tensor/shape_check.h"
+
+namespace mmcore::ops {
+namespace {
+
+constexpr const char* kOp = "rope_kv_write";
+using Problem = RopeKvWriteProblem;
+
+Problem::Rows rows_of(const TensorView& t) {
+  return t.present ? Problem::Rows{t.data, t.stride(0), t.stride(1)} : Problem::Rows{};
+}
+
+Problem::Cache cache_of(const TensorView& t) {
+  return t.present ? Problem::Cache{t.data, t.stride(0), t.stride(1), t.stride(2)}
+                   : Problem::Cache{};
+}
+
+void check_range(ShapeCheck& check, const char* name, const int64_t* values, int64_t n,
+                 int64_t least, int64_t limit) {
+  for (int64_t i = 0; i < n; ++i) {
+    if (values[i] >= least && values[i] < limit) continue;
+    check.fail(std::string(name) + "[" + std::to_string(i) + "] is " + std::to_string(values[i]) +
+               ", expected less than " + std::to_string(limit) +
+               (least == 0 ? " and not negative" : ""));
+    return;
+  }
+}
+
+}  // namespace
+
+Status rope_kv_write(const RopeKvWriteArgs& args, Stream) {
+  ShapeCheck check(kOp);
+  const auto T = check.dim("T"), Hq = check.dim("Hq"), Hkv = check.dim("Hkv"), D = check.dim("D"),
+             R = check.dim("R"), M = check.dim("max position"), B = check.dim("B"),
+             P = check.dim("P");
+  check.tensor("k", args.k, {T, Hkv, D}).floating().writable();
+  check.optional("q", args.q, {T, Hq, D}).dtype(args.k.dtype).writable();
+  const bool rotates = args.cos_sin.present;
+  check.require(rotates == args.positions.present,
+                "positions and cos_sin belong together, but only one is present");
+  check.optional("positions", args.positions, {T}).dtype(DType::kInt64);
+  check.optional("cos_sin", args.cos_sin, {M, R}).dtype(DType::kFloat32);
+  check.require(
+      !rotates || (check.size(R) % 2 == 0 && check.size(R) <= check.size(D)),
+      "cos_sin has " + std::to_string(check.size(R)) +
+          " columns, expected an even number of at most D = " + std::to_string(check.size(D)));
+  const bool writes = args.k_cache.present;
+  check.require(writes == args.v_cache.present,
+                "k_cache and v_cache belong together, but only one is present");
+  if (writes) {
+    check.tensor("v", args.v, {T, Hkv, D}).dtype(args.k.dtype);
+    check.tensor("k_cache", args.k_cache, {B, P, Hkv, D}).floating().writable();
+    check.tensor("v_cache", args.v_cache, {B, P, Hkv, D}).dtype(args.k_cache.dtype).writable();
+    check.tensor("slot_mapping", args.slot_mapping, {T}).dtype(DType::kInt64);
+  } else {
+    check.optional("v", args.v, {T, Hkv, D}).dtype(args.k.dtype);
+  }
+  MMCORE_RETURN_IF_ERROR(check.status());
+  if (check.device().type != DeviceType::kCpu) return no_kernels_for(kOp, check.device());
+
+  const int64_t tokens = check.size(T);
+  const Problem problem{
+      .q = rows_of(args.q),
+      .k = rows_of(args.k),
+      .v = rows_of(args.v),
+      .k_cache = cache_of(args.k_cache),
+      .v_cache = cache_of(args.v_cache),
+      .dtype = args.k.dtype,
+      .cache_dtype = writes ? args.k_cache.dtype : args.k.dtype,
+      .positions = args.positions.ptr<int64_t>(),
+      .cos_sin = args.cos_sin.ptr<float>(),
+      .cos_sin_stride = args.cos_sin.stride(0),
+      .slot_mapping = args.slot_mapping.ptr<int64_t>(),
+      .block_size = check.size(P),
+      .q_heads = static_cast<int32_t>(args.q.present ? check.size(Hq) : 0),
+      .kv_heads = static_cast<int32_t>(check.size(Hkv)),
+      .head_dim = static_cast<int32_t>(check.size(D)),
+      .rotary_dim = static_cast<int32_t>(check.size(R)),
+      .interleaved = args.interleaved,
+  };
+  // Before anything is written: a refused call leaves its tensors as they were.
+  if (rotates) check_range(check, "positions", problem.positions, tokens, 0, check.size(M));
+  if (writes) {
+    check_range(check, "slot_mapping", problem.slot_mapping, tokens, INT64_MIN,
+                check.size(B) * check.size(P));
+  }
+  MMCORE_RETURN_IF_ERROR(check.status());
+
+  // A few thousand elements a range: below that, waking a thread costs more than it saves.
+  const int64_t width = int64_t{problem.q_heads + 2 * problem.kv_heads} * problem.head_dim;
+  const int64_t grain = std::max<int64_t>(1, 8192 / std::max<int64_t>(1, width));
+  parallel_for(tokens, grain,
+               [&](int64_t begin, int64_t end) { rope_kv_write_reference(problem, begin, end); });
+  return {};
+}
+
+}  // namespace mmcore::ops
