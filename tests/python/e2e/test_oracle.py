@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from oracle import ABSENT, ORACLE, Case, Reference, make_reference
+from e2e.oracle import ABSENT, ORACLE, Case, Reference, make_reference
 
 from mmcore import LLM, RequestOutput, SamplingParams
 
