@@ -3,16 +3,30 @@
 set(MMCORE_KERNELS_SOURCES
   src/base/cpu_topology.cpp
   src/base/thread_pool.cpp
+  src/ops/activation.cpp
+  src/ops/activation_cpu.cpp
   src/ops/attention/attention.cpp
   src/ops/attention/attention_cpu.cpp
   src/ops/attention/entry_check.cpp
   src/ops/copy_blocks.cpp
   src/ops/cpu_isa.cpp
   src/ops/device.cpp
+  src/ops/embedding_merge.cpp
+  src/ops/linear.cpp
+  src/ops/linear_cpu.cpp
+  src/ops/logit_edits.cpp
+  src/ops/logprobs.cpp
+  src/ops/norm.cpp
+  src/ops/norm_cpu.cpp
   src/ops/paged_attention.cpp
   src/ops/rope_kv_write.cpp
   src/ops/rope_kv_write_cpu.cpp
+  src/ops/sample.cpp
+  src/ops/uniform.cpp
   src/ops/varlen_attention.cpp
+  src/ops/vision_projector.cpp
+  src/ops/vocab_kernels_cpu.cpp
+  src/ops/vocab_row.cpp
   src/tensor/shape_check.cpp
   src/tensor/tensor.cpp
 )

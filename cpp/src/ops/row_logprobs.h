@@ -1,0 +1,16 @@
+// Log-probabilities of one row of raw logits.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "mmcore/sampling.h"
+#include "ops/vocab_row.h"
+
+namespace mmcore::ops {
+
+/// Fills `out` with `token` first and then the `num` best tokens by (logprob descending, id
+/// ascending), `token` again if it is one of them. `row` holds unedited logits, one above -inf.
+void row_logprobs(VocabRow& row, TokenId token, int64_t num, std::vector<TokenLogprob>& out);
+
+}  // namespace mmcore::ops
