@@ -10,7 +10,6 @@ set(MMCORE_KERNELS_SOURCES
   src/ops/attention/entry_check.cpp
   src/ops/copy_blocks.cpp
   src/ops/cpu_isa.cpp
-  src/ops/device.cpp
   src/ops/embedding_merge.cpp
   src/ops/linear.cpp
   src/ops/linear_cpu.cpp

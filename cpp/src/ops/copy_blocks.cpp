@@ -3,7 +3,7 @@
 #include <string>
 
 #include "base/thread_pool.h"
-#include "ops/device.h"
+#include "ops/device_check.h"
 #include "tensor/shape_check.h"
 
 namespace mmcore::ops {
@@ -16,7 +16,7 @@ Status copy_blocks(const TensorView& cache, const TensorView& pairs, Stream) {
   check.tensor("pairs", pairs, {n, 2}).dtype(DType::kInt64);
   if (check.ok()) check.require(cache.rank >= 1, "cache has rank 0, expected [B, ...]");
   MMCORE_RETURN_IF_ERROR(check.status());
-  if (check.device().type != DeviceType::kCpu) return no_kernels_for(kOp, check.device());
+  MMCORE_RETURN_IF_ERROR(require_cpu(kOp, check.device()));
 
   int64_t block_bytes = static_cast<int64_t>(size_of(cache.dtype));
   for (int axis = 1; axis < cache.rank; ++axis) block_bytes *= cache.size(axis);

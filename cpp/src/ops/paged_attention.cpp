@@ -3,7 +3,7 @@
 
 #include "ops/attention/entry_check.h"
 #include "ops/attention/problem.h"
-#include "ops/device.h"
+#include "ops/device_check.h"
 #include "tensor/shape_check.h"
 
 namespace mmcore::ops {
@@ -61,7 +61,7 @@ Status paged_attention(const PagedAttentionArgs& args, Stream) {
                     " has no kernel; expected a power of two from 1 to " +
                     std::to_string(kMaxBlockSize));
   MMCORE_RETURN_IF_ERROR(check.status());
-  if (check.device().type != DeviceType::kCpu) return no_kernels_for(kOp, check.device());
+  MMCORE_RETURN_IF_ERROR(require_cpu(kOp, check.device()));
 
   const TensorView& k = args.k_cache;
   const TensorView& v = args.v_cache;

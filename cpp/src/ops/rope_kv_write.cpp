@@ -4,7 +4,7 @@
 #include <string>
 
 #include "base/thread_pool.h"
-#include "ops/device.h"
+#include "ops/device_check.h"
 #include "tensor/shape_check.h"
 
 namespace mmcore::ops {
@@ -63,7 +63,7 @@ Status rope_kv_write(const RopeKvWriteArgs& args, Stream) {
     check.optional("v", args.v, {T, Hkv, D}).dtype(args.k.dtype);
   }
   MMCORE_RETURN_IF_ERROR(check.status());
-  if (check.device().type != DeviceType::kCpu) return no_kernels_for(kOp, check.device());
+  MMCORE_RETURN_IF_ERROR(require_cpu(kOp, check.device()));
 
   const int64_t tokens = check.size(T);
   const Problem problem{

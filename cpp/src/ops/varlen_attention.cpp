@@ -1,6 +1,6 @@
 #include "ops/attention/entry_check.h"
 #include "ops/attention/problem.h"
-#include "ops/device.h"
+#include "ops/device_check.h"
 #include "tensor/shape_check.h"
 
 namespace mmcore::ops {
@@ -19,7 +19,7 @@ Status varlen_attention(const VarlenAttentionArgs& args, Stream) {
   check_attention_parameters(check, check.size(Hq), check.size(Hkv), check.size(D), args.scale,
                              args.soft_cap, args.window);
   MMCORE_RETURN_IF_ERROR(check.status());
-  if (check.device().type != DeviceType::kCpu) return no_kernels_for(kOp, check.device());
+  MMCORE_RETURN_IF_ERROR(require_cpu(kOp, check.device()));
 
   const AttentionProblem problem{
       .q = args.q.data,

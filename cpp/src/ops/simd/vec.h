@@ -4,13 +4,16 @@
 // *_avx512bf16.cpp include. The rules there:
 // - everything sits in an anonymous namespace: no function compiled for a wider instruction set may
 //   be the copy that the linker keeps for a unit that runs everywhere;
-// - for the same reason no std:: containers, algorithms or streams, no TensorView members, no
-//   parallel_for: pointers and integers come in from the op's _cpu-independent driver.
+// - loops over arrays of Vec are unrolled with #pragma GCC unroll: at -O2 they would go through
+//   memory;
+// - for the first reason no std:: containers, algorithms or streams, no TensorView members, no
+//   parallel_for: pointers and integers come in from the op.
 //
 // Vec has  zero() all(f) load(p) load(p, n) store(p) store(p, n)  with p of float, bf16 or f16
 // (n < kLanes: the first n lanes, others read as 0 and are not written),  + - * / unary -,
 // fma(a, b, c) = a b + c,  fnma(a, b, c) = c - a b,  min max abs sqrt round, sum max_lane,
-// ldexp(x, n) = x 2^n,  select(mask, a, b) with masks from < <= > == and first_lanes(n).
+// ldexp(x, n) = x 2^n,  select(mask, a, b) with masks from < <= > == and first_lanes(n),
+// store_sums(p, a, b, c, d),  transpose(rows).
 #pragma once
 
 #if defined(__AVX512F__)

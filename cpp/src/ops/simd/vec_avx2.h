@@ -115,5 +115,36 @@ inline Mask operator==(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_EQ_O
 inline Mask first_lanes(int n) { return {_mm256_castsi256_ps(Vec::bits(n))}; }
 inline Vec select(Mask m, Vec a, Vec b) { return {_mm256_blendv_ps(b.v, a.v, m.m)}; }
 
+/// p[0..3] = the sums of a, b, c, d.
+inline void store_sums(float* p, Vec a, Vec b, Vec c, Vec d) {
+  const __m256 ab = _mm256_add_ps(_mm256_unpacklo_ps(a.v, b.v), _mm256_unpackhi_ps(a.v, b.v));
+  const __m256 cd = _mm256_add_ps(_mm256_unpacklo_ps(c.v, d.v), _mm256_unpackhi_ps(c.v, d.v));
+  const __m256 abcd = _mm256_add_ps(
+      _mm256_castpd_ps(_mm256_unpacklo_pd(_mm256_castps_pd(ab), _mm256_castps_pd(cd))),
+      _mm256_castpd_ps(_mm256_unpackhi_pd(_mm256_castps_pd(ab), _mm256_castps_pd(cd))));
+  _mm_storeu_ps(p, _mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1)));
+}
+
+/// Lane i of row j becomes lane j of row i.
+inline void transpose(Vec (&rows)[8]) {
+  __m256 quads[8];  // [4 g + c] lane group L: column 4 L + c of rows 4 g to 4 g + 3
+#pragma GCC unroll 2
+  for (int g = 0; g < 2; ++g) {
+    const __m256 lo01 = _mm256_unpacklo_ps(rows[4 * g].v, rows[4 * g + 1].v);
+    const __m256 hi01 = _mm256_unpackhi_ps(rows[4 * g].v, rows[4 * g + 1].v);
+    const __m256 lo23 = _mm256_unpacklo_ps(rows[4 * g + 2].v, rows[4 * g + 3].v);
+    const __m256 hi23 = _mm256_unpackhi_ps(rows[4 * g + 2].v, rows[4 * g + 3].v);
+    quads[4 * g] = _mm256_shuffle_ps(lo01, lo23, 0x44);
+    quads[4 * g + 1] = _mm256_shuffle_ps(lo01, lo23, 0xee);
+    quads[4 * g + 2] = _mm256_shuffle_ps(hi01, hi23, 0x44);
+    quads[4 * g + 3] = _mm256_shuffle_ps(hi01, hi23, 0xee);
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    rows[c].v = _mm256_permute2f128_ps(quads[c], quads[4 + c], 0x20);
+    rows[4 + c].v = _mm256_permute2f128_ps(quads[c], quads[4 + c], 0x31);
+  }
+}
+
 }  // namespace
 }  // namespace mmcore::ops::simd

@@ -83,5 +83,48 @@ inline Mask operator==(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP
 inline Mask first_lanes(int n) { return {Vec::bits(n)}; }
 inline Vec select(Mask m, Vec a, Vec b) { return {_mm512_mask_blend_ps(m.m, b.v, a.v)}; }
 
+/// p[0..3] = the sums of a, b, c, d.
+inline void store_sums(float* p, Vec a, Vec b, Vec c, Vec d) {
+  const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a.v, b.v), _mm512_unpackhi_ps(a.v, b.v));
+  const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c.v, d.v), _mm512_unpackhi_ps(c.v, d.v));
+  const __m512 abcd = _mm512_add_ps(
+      _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd))),
+      _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd))));
+  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(abcd), _mm512_extractf32x8_ps(abcd, 1));
+  _mm_storeu_ps(p, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+}
+
+/// Lane i of row j becomes lane j of row i.
+inline void transpose(Vec (&rows)[16]) {
+  __m512 quads[16];  // [4 g + c] lane group L: column 4 L + c of rows 4 g to 4 g + 3
+#pragma GCC unroll 4
+  for (int g = 0; g < 4; ++g) {
+    const __m512 lo01 = _mm512_unpacklo_ps(rows[4 * g].v, rows[4 * g + 1].v);
+    const __m512 hi01 = _mm512_unpackhi_ps(rows[4 * g].v, rows[4 * g + 1].v);
+    const __m512 lo23 = _mm512_unpacklo_ps(rows[4 * g + 2].v, rows[4 * g + 3].v);
+    const __m512 hi23 = _mm512_unpackhi_ps(rows[4 * g + 2].v, rows[4 * g + 3].v);
+    const auto pairs = [](__m512 x, __m512 y, bool high) {
+      const __m512d a = _mm512_castps_pd(x);
+      const __m512d b = _mm512_castps_pd(y);
+      return _mm512_castpd_ps(high ? _mm512_unpackhi_pd(a, b) : _mm512_unpacklo_pd(a, b));
+    };
+    quads[4 * g] = pairs(lo01, lo23, false);
+    quads[4 * g + 1] = pairs(lo01, lo23, true);
+    quads[4 * g + 2] = pairs(hi01, hi23, false);
+    quads[4 * g + 3] = pairs(hi01, hi23, true);
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    const __m512 even01 = _mm512_shuffle_f32x4(quads[c], quads[4 + c], 0x88);
+    const __m512 even23 = _mm512_shuffle_f32x4(quads[8 + c], quads[12 + c], 0x88);
+    const __m512 odd01 = _mm512_shuffle_f32x4(quads[c], quads[4 + c], 0xdd);
+    const __m512 odd23 = _mm512_shuffle_f32x4(quads[8 + c], quads[12 + c], 0xdd);
+    rows[c].v = _mm512_shuffle_f32x4(even01, even23, 0x88);
+    rows[4 + c].v = _mm512_shuffle_f32x4(odd01, odd23, 0x88);
+    rows[8 + c].v = _mm512_shuffle_f32x4(even01, even23, 0xdd);
+    rows[12 + c].v = _mm512_shuffle_f32x4(odd01, odd23, 0xdd);
+  }
+}
+
 }  // namespace
 }  // namespace mmcore::ops::simd
