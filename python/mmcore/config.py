@@ -6,13 +6,12 @@ Nothing here imports torch or transformers until a model's configuration is aske
 
 from __future__ import annotations
 
-import math
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from mmcore._checks import as_finite, int_at_least, one_of, require
 from mmcore.errors import CheckpointError, ValidationError
 from mmcore.hf_config import (
     check_model_folder,
@@ -69,7 +68,7 @@ class MultiModalConfig:
                 raise ValidationError(
                     f"limit_mm_per_prompt's keys must be strings, got {modality!r}."
                 )
-            _int_at_least(f"limit_mm_per_prompt[{modality!r}]", limit, 0)
+            int_at_least(f"limit_mm_per_prompt[{modality!r}]", limit, 0)
 
 
 class ModelConfig:
@@ -118,7 +117,7 @@ class ModelConfig:
         self.tokenizer = model if tokenizer is None else tokenizer
         self.tokenizer_mode = tokenizer_mode
         self.trust_remote_code = trust_remote_code
-        self.seed = _int_at_least("seed", seed, 0)
+        self.seed = int_at_least("seed", seed, 0)
         self.revision = revision
         self.tokenizer_revision = tokenizer_revision
         self.skip_tokenizer_init = skip_tokenizer_init
@@ -129,7 +128,7 @@ class ModelConfig:
         self.mm_processor_kwargs = dict(mm_processor_kwargs) if mm_processor_kwargs else None
         self._requested_dtype = _dtype_name(dtype)
         self._requested_max_model_len = (
-            None if max_model_len is None else _int_at_least("max_model_len", max_model_len, 1)
+            None if max_model_len is None else int_at_least("max_model_len", max_model_len, 1)
         )
         self._limits = MultiModalConfig(limit_mm_per_prompt or {})
         if limit_mm_per_prompt and not self.is_multimodal_model:
@@ -289,20 +288,17 @@ class CacheConfig:
     cache_dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
 
     def __post_init__(self) -> None:
-        size = _int_at_least("block_size", self.block_size, 1)
+        size = int_at_least("block_size", self.block_size, 1)
         if size > 128 or size & (size - 1):
             raise ValidationError(
                 f"block_size must be one of 1, 2, 4, 8, 16, 32, 64, 128, got {size}."
             )
-        share = self.gpu_memory_utilization
-        if isinstance(share, bool) or not isinstance(share, (int, float)):
-            raise ValidationError(f"gpu_memory_utilization must be a number, got {share!r}.")
-        if not math.isfinite(share) or not 0.0 < share <= 1.0:
-            raise ValidationError(f"gpu_memory_utilization must be in (0, 1], got {share}.")
+        share = as_finite("gpu_memory_utilization", self.gpu_memory_utilization)
+        require(0.0 < share <= 1.0, f"gpu_memory_utilization must be in (0, 1], got {share}.")
         if self.num_gpu_blocks_override is not None:
             # Block 0 is the null block, so one block holds nothing.
-            _int_at_least("num_gpu_blocks_override", self.num_gpu_blocks_override, 2)
-        _one_of("cache_dtype", self.cache_dtype, ("auto", "float32", "float16", "bfloat16"))
+            int_at_least("num_gpu_blocks_override", self.num_gpu_blocks_override, 2)
+        one_of("cache_dtype", self.cache_dtype, ("auto", "float32", "float16", "bfloat16"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,11 +330,11 @@ class SchedulerConfig:
     max_prefill_chunk: int = 0
 
     def __post_init__(self) -> None:
-        _int_at_least("max_num_batched_tokens", self.max_num_batched_tokens, 1)
-        _int_at_least("max_num_seqs", self.max_num_seqs, 1)
-        _int_at_least("max_queued_requests", self.max_queued_requests, 0)
-        _int_at_least("max_prefill_chunk", self.max_prefill_chunk, 0)
-        _one_of("policy", self.policy, ("fcfs", "priority"))
+        int_at_least("max_num_batched_tokens", self.max_num_batched_tokens, 1)
+        int_at_least("max_num_seqs", self.max_num_seqs, 1)
+        int_at_least("max_queued_requests", self.max_queued_requests, 0)
+        int_at_least("max_prefill_chunk", self.max_prefill_chunk, 0)
+        one_of("policy", self.policy, ("fcfs", "priority"))
 
     @staticmethod
     def default_max_num_batched_tokens(
@@ -382,7 +378,7 @@ class LoadConfig:
     load_format: Literal["auto", "safetensors", "dummy"] = "auto"
 
     def __post_init__(self) -> None:
-        _one_of("load_format", self.load_format, ("auto", "safetensors", "dummy"))
+        one_of("load_format", self.load_format, ("auto", "safetensors", "dummy"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,8 +388,8 @@ class DeviceConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        base, _, index = self.device.partition(":")
-        _one_of("device", base, ("auto", "cpu", "cuda"))
+        base, _, index = str(self.device).partition(":")
+        one_of("device", base, ("auto", "cpu", "cuda"))
         if index and not (base == "cuda" and index.isdigit()):
             raise ValidationError(f"device must be auto, cpu, cuda or cuda:N, got {self.device!r}.")
 
@@ -405,23 +401,6 @@ class DeviceConfig:
 
             return "cuda" if torch.cuda.is_available() else "cpu"
         return self.device.partition(":")[0]
-
-
-def _int_at_least(name: str, value: object, least: int) -> int:
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise ValidationError(f"{name} must be an integer, got {value!r}.") from None
-    if number < least:
-        raise ValidationError(f"{name} must be at least {least}, got {number}.")
-    return number
-
-
-def _one_of(name: str, value: object, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValidationError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
 
 
 def _split(what: str, total: int, parts: int) -> int:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, Any
 
+from mmcore._checks import as_finite, as_int, require
 from mmcore.errors import ValidationError
 
 if TYPE_CHECKING:
@@ -228,18 +227,18 @@ class SamplingParams:
 
     def _normalise(self) -> None:
         for name in ("n", "top_k", "min_tokens"):
-            setattr(self, name, _int(name, getattr(self, name)))
+            setattr(self, name, as_int(name, getattr(self, name)))
         for name in ("best_of", "seed", "max_tokens", "truncate_prompt_tokens"):
             if getattr(self, name) is not None:
-                setattr(self, name, _int(name, getattr(self, name)))
+                setattr(self, name, as_int(name, getattr(self, name)))
         for name in ("logprobs", "prompt_logprobs"):
             value = getattr(self, name)
             if isinstance(value, bool):
                 setattr(self, name, 1 if value else None)
             elif value is not None:
-                setattr(self, name, _int(name, value))
+                setattr(self, name, as_int(name, value))
         for name in _FLOAT_FIELDS:
-            setattr(self, name, _finite(name, getattr(self, name)))
+            setattr(self, name, as_finite(name, getattr(self, name)))
         for name in _BOOL_FIELDS:
             if not isinstance(getattr(self, name), bool):
                 raise ValidationError(f"{name} must be a bool, got {getattr(self, name)!r}.")
@@ -267,77 +266,77 @@ class SamplingParams:
             self.output_text_buffer_length = max(len(s) for s in self.stop) - 1
 
     def _check_ranges(self) -> None:
-        _require(self.n >= 1, f"n must be at least 1, got {self.n}.")
-        _require(
+        require(self.n >= 1, f"n must be at least 1, got {self.n}.")
+        require(
             -2.0 <= self.presence_penalty <= 2.0,
             f"presence_penalty must be in [-2, 2], got {self.presence_penalty}.",
         )
-        _require(
+        require(
             -2.0 <= self.frequency_penalty <= 2.0,
             f"frequency_penalty must be in [-2, 2], got {self.frequency_penalty}.",
         )
-        _require(
+        require(
             0.0 < self.repetition_penalty <= 2.0,
             f"repetition_penalty must be in (0, 2], got {self.repetition_penalty}.",
         )
-        _require(
+        require(
             self.temperature >= 0.0, f"temperature must be non-negative, got {self.temperature}."
         )
-        _require(
+        require(
             self.temperature <= _MAX_TEMPERATURE,
             f"temperature must be at most {_MAX_TEMPERATURE:g}, got {self.temperature}.",
         )
-        _require(0.0 < self.top_p <= 1.0, f"top_p must be in (0, 1], got {self.top_p}.")
-        _require(
+        require(0.0 < self.top_p <= 1.0, f"top_p must be in (0, 1], got {self.top_p}.")
+        require(
             self.top_k == -1 or self.top_k >= 1,
             f"top_k must be -1 (disable), or at least 1, got {self.top_k}.",
         )
-        _require(0.0 <= self.min_p <= 1.0, f"min_p must be in [0, 1], got {self.min_p}.")
-        _require(
+        require(0.0 <= self.min_p <= 1.0, f"min_p must be in [0, 1], got {self.min_p}.")
+        require(
             self.max_tokens is None or self.max_tokens >= 1,
             f"max_tokens must be at least 1, got {self.max_tokens}.",
         )
-        _require(
+        require(
             self.min_tokens >= 0,
             f"min_tokens must be greater than or equal to 0, got {self.min_tokens}.",
         )
         for name in ("logprobs", "prompt_logprobs"):
             value = getattr(self, name)
-            _require(value is None or value >= 0, f"{name} must be non-negative, got {value}.")
-        _require(
+            require(value is None or value >= 0, f"{name} must be non-negative, got {value}.")
+        require(
             self.truncate_prompt_tokens is None or self.truncate_prompt_tokens >= 1,
             f"truncate_prompt_tokens must be >= 1, got {self.truncate_prompt_tokens}",
         )
-        _require(
+        require(
             self.seed is None or 0 <= self.seed <= _MAX_UINT64,
             f"seed must be -1 (none) or in [0, 2**64), got {self.seed}.",
         )
         for name in _INT32_FIELDS:
             value = getattr(self, name)
-            _require(
+            require(
                 value is None or value <= _MAX_INT32,
                 f"{name} must be below 2**31, got {value}.",
             )
 
     def _check_combinations(self) -> None:
-        _require(
+        require(
             self.max_tokens is None or self.min_tokens <= self.max_tokens,
             f"min_tokens must be less than or equal to max_tokens={self.max_tokens}, "
             f"got {self.min_tokens}.",
         )
-        _require(all(self.stop or ()), "stop cannot contain an empty string.")
-        _require(
+        require(all(self.stop or ()), "stop cannot contain an empty string.")
+        require(
             not self.stop or self.detokenize,
             "stop strings are only supported when detokenize is True. "
             "Set detokenize=True to use stop.",
         )
         if self.best_of is not None:
-            _require(
+            require(
                 self.best_of >= self.n,
                 "best_of must be greater than or equal to n, "
                 f"got n={self.n} and best_of={self.best_of}.",
             )
-            _require(
+            require(
                 self.best_of == self.n or self.output_kind is not RequestOutputKind.DELTA,
                 "best_of must equal n to use output_kind=DELTA",
             )
@@ -393,34 +392,6 @@ _INT32_FIELDS = (
 )
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValidationError(message)
-
-
-def _int(name: str, value: object) -> int:
-    if isinstance(value, bool):
-        raise ValidationError(f"{name} must be an integer, got {value!r}.")
-    try:
-        return operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise ValidationError(f"{name} must be an integer, got {value!r}.") from None
-
-
-def _finite(name: str, value: object) -> float:
-    number = None
-    if not isinstance(value, (bool, str, bytes)):
-        try:
-            number = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError, OverflowError):
-            number = None
-    if number is None:
-        raise ValidationError(f"{name} must be a number, got {value!r}.")
-    if not math.isfinite(number):
-        raise ValidationError(f"{name} must be finite, got {number}.")
-    return number
-
-
 def _strings(name: str, value: object) -> list[str]:
     if value is None:
         return []
@@ -434,9 +405,9 @@ def _strings(name: str, value: object) -> list[str]:
 def _token_ids(name: str, value: object) -> list[int]:
     if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
         raise ValidationError(f"{name} must be a list of token ids, got {value!r}.")
-    ids = [_int(f"each of {name}", token) for token in value]
+    ids = [as_int(f"each of {name}", token) for token in value]
     for token in ids:
-        _require(0 <= token <= _MAX_INT32, f"{name} must be in [0, 2**31), got {token}.")
+        require(0 <= token <= _MAX_INT32, f"{name} must be in [0, 2**31), got {token}.")
     return ids
 
 
@@ -453,5 +424,5 @@ def _parse_logit_bias(value: object) -> dict[int, float] | None:
                 token = int(key)
             except ValueError:
                 raise ValidationError(f"logit_bias keys must be token ids, got {key!r}.") from None
-        bias[_token_ids("logit_bias keys", [token])[0]] = _finite(f"logit_bias[{key}]", number)
+        bias[_token_ids("logit_bias keys", [token])[0]] = as_finite(f"logit_bias[{key}]", number)
     return bias

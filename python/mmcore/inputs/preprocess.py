@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from mmcore._checks import as_int
 from mmcore.errors import ValidationError
 from mmcore.inputs.data import PromptType, TokenInputs, token_inputs
 from mmcore.inputs.parse import is_explicit_encoder_decoder_prompt, parse_singleton_prompt
@@ -84,7 +84,7 @@ def check_token_ids(token_ids: object, vocab_size: int | None = None) -> list[in
         )
     ids = list(token_ids)
     if not all(type(token) is int for token in ids):
-        ids = _to_ints(ids)
+        ids = [as_int(f"prompt_token_ids[{i}]", token) for i, token in enumerate(ids)]
     limit = 2**31 if vocab_size is None else vocab_size
     if ids and not (min(ids) >= 0 and max(ids) < limit):
         position = next(i for i, token in enumerate(ids) if not 0 <= token < limit)
@@ -92,17 +92,3 @@ def check_token_ids(token_ids: object, vocab_size: int | None = None) -> list[in
             f"prompt_token_ids[{position}] is {ids[position]}; token ids must be in [0, {limit})."
         )
     return ids
-
-
-def _to_ints(ids: Sequence[object]) -> list[int]:
-    numbers: list[int] = []
-    for position, token in enumerate(ids):
-        try:
-            if isinstance(token, bool):
-                raise TypeError
-            numbers.append(operator.index(token))  # type: ignore[arg-type]
-        except TypeError:
-            raise ValidationError(
-                f"prompt_token_ids[{position}] is {token!r}; token ids must be integers."
-            ) from None
-    return numbers
