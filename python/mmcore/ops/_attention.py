@@ -1,0 +1,354 @@
+"""Rotary embedding, the paged KV cache, and attention."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmcore import _C
+from mmcore.ops._dispatch import is_traced, returned
+
+__all__ = ["HEAD_DIMS", "copy_blocks", "paged_attention", "rope_kv_write", "varlen_attention"]
+
+HEAD_DIMS = (32, 64, 72, 80, 96, 128, 256)
+"""Widths of a head that the attention kernels take."""
+
+
+def rope_kv_write(
+    q: Tensor | None,
+    k: Tensor,
+    v: Tensor | None = None,
+    *,
+    positions: Tensor | None = None,
+    cos_sin: Tensor | None = None,
+    k_cache: Tensor | None = None,
+    v_cache: Tensor | None = None,
+    slot_mapping: Tensor | None = None,
+    interleaved: bool = False,
+) -> None:
+    """Rotate queries and keys in place and write keys and values to the paged cache, in one pass.
+
+    Parameters
+    ----------
+    q, k
+        [T, Hq, D] and [T, Hkv, D], changed in place.
+    v
+        [T, Hkv, D]; needed for the write.
+    positions
+        int64 [T]; no rotation when left out.
+    cos_sin
+        float32 [max position, R]: row p holds R/2 cosines, then R/2 sines. Dimensions from R on
+        are not rotated.
+    k_cache, v_cache
+        [B, P, Hkv, D], of any float type; no write when left out.
+    slot_mapping
+        int64 [T]: block * P + offset for each token; a negative entry is not written.
+    interleaved
+        Pair dimensions 2i and 2i + 1 (GPT-J) instead of i and i + R/2 (Llama).
+
+    Raises
+    ------
+    ValidationError
+        If a position has no row in `cos_sin` or a slot is outside the cache (on the CPU; elsewhere
+        the caller checks).
+    """
+    call = _rope_kv_write_op if is_traced(k) else _C.ops.rope_kv_write
+    call(q, k, v, positions, cos_sin, k_cache, v_cache, slot_mapping, interleaved)
+
+
+def copy_blocks(cache: Tensor, pairs: Tensor) -> None:
+    """Copy whole blocks inside a cache: ``cache[dst] = cache[src]`` for each pair, in order.
+
+    Parameters
+    ----------
+    cache
+        [B, ...] with contiguous blocks.
+    pairs
+        int64 [n, 2]: source and destination.
+    """
+    (_copy_blocks_op if is_traced(cache) else _C.ops.copy_blocks)(cache, pairs)
+
+
+def paged_attention(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_tables: Tensor,
+    query_start: Tensor,
+    seq_lens: Tensor,
+    *,
+    scale: float,
+    soft_cap: float = 0.0,
+    window: int = 0,
+    causal: bool = True,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Attend over the paged cache, for any mix of prefills, chunks and decodes.
+
+    Parameters
+    ----------
+    q
+        [T, Hq, D], D one of :data:`HEAD_DIMS`. Query i of sequence n is at position
+        ``seq_lens[n] - number of its queries + i``.
+    k_cache, v_cache
+        [B, P, Hkv, D], with the newest tokens written.
+    block_tables
+        int32 [N, W].
+    query_start
+        int32 [N + 1]: rows of each sequence in `q`.
+    seq_lens
+        int32 [N]: tokens in the cache.
+    scale
+        Factor of the scores.
+    soft_cap
+        Scores become ``soft_cap * tanh(score / soft_cap)``; 0 for none.
+    window
+        Keys that a query sees at most, itself included; 0 for all.
+    causal
+        Whether a query sees no later keys.
+    out
+        [T, Hq, D]; allocated when left out.
+    """
+    if is_traced(q):
+        result = _paged_attention_op(
+            q,
+            k_cache,
+            v_cache,
+            block_tables,
+            query_start,
+            seq_lens,
+            scale,
+            soft_cap,
+            window,
+            causal,
+        )
+        return returned(result, out)
+    return _run_paged_attention(
+        q,
+        k_cache,
+        v_cache,
+        block_tables,
+        query_start,
+        seq_lens,
+        scale,
+        soft_cap,
+        window,
+        causal,
+        out,
+    )
+
+
+def _run_paged_attention(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_tables: Tensor,
+    query_start: Tensor,
+    seq_lens: Tensor,
+    scale: float,
+    soft_cap: float,
+    window: int,
+    causal: bool,
+    out: Tensor | None,
+) -> Tensor:
+    if out is None:
+        out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    _C.ops.paged_attention(
+        q,
+        k_cache,
+        v_cache,
+        block_tables,
+        query_start,
+        seq_lens,
+        out,
+        scale,
+        soft_cap,
+        window,
+        causal,
+    )
+    return out
+
+
+def varlen_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_q: Tensor,
+    cu_k: Tensor,
+    *,
+    scale: float,
+    soft_cap: float = 0.0,
+    window: int = 0,
+    causal: bool = False,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Attend within sequences of different lengths that lie one after the other.
+
+    Parameters
+    ----------
+    q
+        [Tq, Hq, D], D one of :data:`HEAD_DIMS`.
+    k, v
+        [Tk, Hkv, D].
+    cu_q, cu_k
+        int32 [N + 1]: sequence n has queries ``cu_q[n]`` to ``cu_q[n + 1]``, keys likewise.
+    scale, soft_cap, window, out
+        As for :func:`paged_attention`.
+    causal
+        Whether a query sees no later keys; the last query is aligned with the last key.
+    """
+    if is_traced(q):
+        result = _varlen_attention_op(q, k, v, cu_q, cu_k, scale, soft_cap, window, causal)
+        return returned(result, out)
+    return _run_varlen_attention(q, k, v, cu_q, cu_k, scale, soft_cap, window, causal, out)
+
+
+def _run_varlen_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_q: Tensor,
+    cu_k: Tensor,
+    scale: float,
+    soft_cap: float,
+    window: int,
+    causal: bool,
+    out: Tensor | None,
+) -> Tensor:
+    if out is None:
+        out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    _C.ops.varlen_attention(q, k, v, cu_q, cu_k, out, scale, soft_cap, window, causal)
+    return out
+
+
+@torch.library.custom_op(
+    "mmcore::rope_kv_write",
+    mutates_args=("q", "k", "k_cache", "v_cache"),
+    schema="(Tensor(a!)? q, Tensor(b!) k, Tensor? v, Tensor? positions, Tensor? cos_sin,"
+    " Tensor(c!)? k_cache, Tensor(d!)? v_cache, Tensor? slot_mapping, bool interleaved) -> ()",
+)
+def _rope_kv_write_op(
+    q: Tensor | None,
+    k: Tensor,
+    v: Tensor | None,
+    positions: Tensor | None,
+    cos_sin: Tensor | None,
+    k_cache: Tensor | None,
+    v_cache: Tensor | None,
+    slot_mapping: Tensor | None,
+    interleaved: bool,
+) -> None:
+    _C.ops.rope_kv_write(q, k, v, positions, cos_sin, k_cache, v_cache, slot_mapping, interleaved)
+
+
+@_rope_kv_write_op.register_fake
+def _(
+    q: Tensor | None,
+    k: Tensor,
+    v: Tensor | None,
+    positions: Tensor | None,
+    cos_sin: Tensor | None,
+    k_cache: Tensor | None,
+    v_cache: Tensor | None,
+    slot_mapping: Tensor | None,
+    interleaved: bool,
+) -> None:
+    return None
+
+
+@torch.library.custom_op(
+    "mmcore::copy_blocks",
+    mutates_args=("cache",),
+    schema="(Tensor(a!) cache, Tensor pairs) -> ()",
+)
+def _copy_blocks_op(cache: Tensor, pairs: Tensor) -> None:
+    _C.ops.copy_blocks(cache, pairs)
+
+
+@_copy_blocks_op.register_fake
+def _(cache: Tensor, pairs: Tensor) -> None:
+    return None
+
+
+@torch.library.custom_op(
+    "mmcore::paged_attention",
+    mutates_args=(),
+    schema="(Tensor q, Tensor k_cache, Tensor v_cache, Tensor block_tables, Tensor query_start,"
+    " Tensor seq_lens, float scale, float soft_cap, int window, bool causal) -> Tensor",
+)
+def _paged_attention_op(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_tables: Tensor,
+    query_start: Tensor,
+    seq_lens: Tensor,
+    scale: float,
+    soft_cap: float,
+    window: int,
+    causal: bool,
+) -> Tensor:
+    return _run_paged_attention(
+        q,
+        k_cache,
+        v_cache,
+        block_tables,
+        query_start,
+        seq_lens,
+        scale,
+        soft_cap,
+        window,
+        causal,
+        None,
+    )
+
+
+@_paged_attention_op.register_fake
+def _(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_tables: Tensor,
+    query_start: Tensor,
+    seq_lens: Tensor,
+    scale: float,
+    soft_cap: float,
+    window: int,
+    causal: bool,
+) -> Tensor:
+    return q.new_empty(q.shape)
+
+
+@torch.library.custom_op(
+    "mmcore::varlen_attention",
+    mutates_args=(),
+    schema="(Tensor q, Tensor k, Tensor v, Tensor cu_q, Tensor cu_k, float scale, float soft_cap,"
+    " int window, bool causal) -> Tensor",
+)
+def _varlen_attention_op(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_q: Tensor,
+    cu_k: Tensor,
+    scale: float,
+    soft_cap: float,
+    window: int,
+    causal: bool,
+) -> Tensor:
+    return _run_varlen_attention(q, k, v, cu_q, cu_k, scale, soft_cap, window, causal, None)
+
+
+@_varlen_attention_op.register_fake
+def _(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_q: Tensor,
+    cu_k: Tensor,
+    scale: float,
+    soft_cap: float,
+    window: int,
+    causal: bool,
+) -> Tensor:
+    return q.new_empty(q.shape)

@@ -1,0 +1,221 @@
+"""Sampling of tokens without an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from mmcore import _C
+from mmcore.errors import ValidationError
+from mmcore.ops._dispatch import is_traced
+
+__all__ = ["SampleOutput", "TokenLogprob", "logprobs", "sample", "sample_tokens", "uniform"]
+
+T = TypeVar("T", int, float)
+
+
+class TokenLogprob(NamedTuple):
+    """A token, its natural log probability under the raw logits, and its rank, 1 the likeliest."""
+
+    token: int
+    logprob: float
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class SampleOutput:
+    """What :func:`sample` picked.
+
+    Parameters
+    ----------
+    tokens
+        int64 [S], on the CPU.
+    logprobs
+        For each row that asked: the picked token's entry, then the likeliest ones.
+    """
+
+    tokens: Tensor
+    logprobs: list[list[TokenLogprob]]
+
+
+def sample(
+    logits: Tensor,
+    *,
+    temperature: float | Sequence[float] = 1.0,
+    top_p: float | Sequence[float] = 1.0,
+    top_k: int | Sequence[int] = -1,
+    min_p: float | Sequence[float] = 0.0,
+    presence_penalty: float | Sequence[float] = 0.0,
+    frequency_penalty: float | Sequence[float] = 0.0,
+    repetition_penalty: float | Sequence[float] = 1.0,
+    seed: int | Sequence[int] = 0,
+    counter: int | Sequence[int] = 0,
+    num_logprobs: int | Sequence[int] = -1,
+    prompt_tokens: Sequence[Sequence[int]] = (),
+    output_tokens: Sequence[Sequence[int]] = (),
+    logit_bias: Sequence[Sequence[tuple[int, float]]] = (),
+    allowed_tokens: Sequence[Sequence[int]] = (),
+    banned_tokens: Sequence[Sequence[int]] = (),
+) -> SampleOutput:
+    """Pick one token a row. Rows never influence each other.
+
+    The order is: log probabilities from the raw logits; allowed and banned tokens, bias;
+    penalties; temperature; top-k, top-p, min-p; draw. Ties go to the smaller token id.
+
+    Parameters
+    ----------
+    logits
+        [S, V].
+    temperature, top_p, top_k, min_p, presence_penalty, frequency_penalty, repetition_penalty
+        One number for all rows, or one a row. A temperature below 1e-5 picks the likeliest token.
+    seed, counter
+        Key and place of the draw: the same pair gives the same draw in any batch.
+    num_logprobs
+        Likeliest tokens to report; -1 reports none, not even the picked token's.
+    prompt_tokens, output_tokens
+        A list of ids a row, for the penalties.
+    logit_bias
+        (token, bias) pairs a row.
+    allowed_tokens, banned_tokens
+        Ids a row; an empty list allows all, or bans none.
+
+    Raises
+    ------
+    ValidationError
+        If a row's logits hold a NaN or nothing is left to choose from; the message names the row.
+    """
+    rows = logits.shape[0]
+    tokens, found, errors = _C.ops.sample(
+        logits,
+        temperature=_column(temperature, rows),
+        top_p=_column(top_p, rows),
+        top_k=_column(top_k, rows),
+        min_p=_column(min_p, rows),
+        presence_penalty=_column(presence_penalty, rows),
+        frequency_penalty=_column(frequency_penalty, rows),
+        repetition_penalty=_column(repetition_penalty, rows),
+        seed=_column(seed, rows),
+        counter=_column(counter, rows),
+        num_logprobs=_column(num_logprobs, rows),
+        prompt_tokens=_lists(prompt_tokens),
+        output_tokens=_lists(output_tokens),
+        logit_bias=_lists(logit_bias),
+        allowed_tokens=_lists(allowed_tokens),
+        banned_tokens=_lists(banned_tokens),
+    )
+    for row, error in enumerate(errors):
+        if error is not None:
+            raise ValidationError(f"row {row}: {error}") from error
+    return SampleOutput(
+        torch.tensor(tokens, dtype=torch.int64),
+        [[TokenLogprob(*entry) for entry in entries] for entries in found],
+    )
+
+
+def sample_tokens(
+    logits: Tensor,
+    temperature: Tensor,
+    top_p: Tensor,
+    top_k: Tensor,
+    min_p: Tensor,
+    seed: Tensor,
+    counter: Tensor,
+) -> Tensor:
+    """Pick one token a row, with parameters in tensors of [S]: the form that can be traced.
+
+    Returns
+    -------
+    Tensor
+        int64 [S], on the device of `logits`.
+    """
+    if is_traced(logits):
+        result: Tensor = _sample_op(logits, temperature, top_p, top_k, min_p, seed, counter)
+        return result
+    return _run_sample(logits, temperature, top_p, top_k, min_p, seed, counter)
+
+
+def _run_sample(
+    logits: Tensor,
+    temperature: Tensor,
+    top_p: Tensor,
+    top_k: Tensor,
+    min_p: Tensor,
+    seed: Tensor,
+    counter: Tensor,
+) -> Tensor:
+    picked = sample(
+        logits,
+        temperature=temperature.tolist(),
+        top_p=top_p.tolist(),
+        top_k=top_k.tolist(),
+        min_p=min_p.tolist(),
+        seed=seed.tolist(),
+        counter=counter.tolist(),
+    )
+    return picked.tokens.to(logits.device)
+
+
+def uniform(seed: int, counter: int) -> float:
+    """Draw from [0, 1) with 24 bits: the generator behind :func:`sample`, same on every device."""
+    return float(_C.ops.uniform(seed, counter))
+
+
+def logprobs(
+    logits: Tensor, targets: Sequence[int], num: int | Sequence[int] = 0
+) -> list[list[TokenLogprob]]:
+    """Give log probabilities of given tokens, and of the `num` likeliest ones.
+
+    Parameters
+    ----------
+    logits
+        [S, V].
+    targets
+        A token a row.
+    num
+        Likeliest tokens to add, one number for all rows or one a row.
+    """
+    found = _C.ops.logprobs(logits, list(targets), _column(num, logits.shape[0]))
+    return [[TokenLogprob(*entry) for entry in entries] for entries in found]
+
+
+def _column(value: T | Sequence[T], rows: int) -> list[T]:
+    return [value] * rows if isinstance(value, (int, float)) else list(value)
+
+
+def _lists(rows: Sequence[Sequence[object]]) -> list[list[object]]:
+    return [list(row) for row in rows]
+
+
+@torch.library.custom_op(
+    "mmcore::sample",
+    mutates_args=(),
+    schema="(Tensor logits, Tensor temperature, Tensor top_p, Tensor top_k, Tensor min_p,"
+    " Tensor seed, Tensor counter) -> Tensor",
+)
+def _sample_op(
+    logits: Tensor,
+    temperature: Tensor,
+    top_p: Tensor,
+    top_k: Tensor,
+    min_p: Tensor,
+    seed: Tensor,
+    counter: Tensor,
+) -> Tensor:
+    return _run_sample(logits, temperature, top_p, top_k, min_p, seed, counter)
+
+
+@_sample_op.register_fake
+def _(
+    logits: Tensor,
+    temperature: Tensor,
+    top_p: Tensor,
+    top_k: Tensor,
+    min_p: Tensor,
+    seed: Tensor,
+    counter: Tensor,
+) -> Tensor:
+    return logits.new_empty((logits.shape[0],), dtype=torch.int64)
