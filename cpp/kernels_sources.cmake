@@ -35,14 +35,15 @@ set(MMCORE_KERNELS_X86_SOURCES
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
   list(APPEND MMCORE_KERNELS_SOURCES ${MMCORE_KERNELS_X86_SOURCES})
 endif()
+# -Wno-uninitialized: the AVX-512 intrinsics of GCC 12 trip over their own undefined values.
 foreach(source ${MMCORE_KERNELS_SOURCES})
   if(source MATCHES "_avx2\\.cpp$")
     set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
   elseif(source MATCHES "_avx512\\.cpp$")
     set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS
-      "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx2;-mfma;-mf16c;-mprefer-vector-width=512")
+      "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx2;-mfma;-mf16c;-mprefer-vector-width=512;-Wno-uninitialized;-Wno-maybe-uninitialized")
   elseif(source MATCHES "_avx512bf16\\.cpp$")
     set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS
-      "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512bf16;-mavx2;-mfma;-mf16c;-mprefer-vector-width=512")
+      "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512bf16;-mavx2;-mfma;-mf16c;-mprefer-vector-width=512;-Wno-uninitialized;-Wno-maybe-uninitialized")
   endif()
 endforeach()
