@@ -79,5 +79,5 @@ for kind in "${want[@]}"; do
 done
 
 heading "Summary"
-printf '%s\n' "${summary[@]}"
+printf '%s\n' "${summary[@]}" | tee "$logs/summary.txt"
 exit $status
