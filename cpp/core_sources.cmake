@@ -1,3 +1,24 @@
 set(MMCORE_CORE_SOURCES
+  src/base/keyed_hash.cpp
+  src/base/sha256.cpp
   src/base/status.cpp
+  src/media/content_id.cpp
+  src/media/encoder_cache.cpp
+  src/media/span_map.cpp
+  src/kv/block_key.cpp
+  src/kv/block_pool.cpp
+  src/kv/kv_cache.cpp
+  src/kv/kv_violations.cpp
+  src/kv/prefix_index.cpp
+  src/sched/admission.cpp
+  src/sched/chunking.cpp
+  src/sched/config_check.cpp
+  src/sched/resources.cpp
+  src/sched/sampling_check.cpp
+  src/sched/scheduler.cpp
+  src/sched/sequence.cpp
+  src/sched/step_builder.cpp
+  src/engine/engine.cpp
+  src/engine/engine_impl.cpp
+  src/engine/engine_violations.cpp
 )

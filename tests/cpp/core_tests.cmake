@@ -1,1 +1,4 @@
-set(MMCORE_CORE_TESTS)
+set(MMCORE_CORE_TESTS
+  engine/engine_test.cpp
+  engine/shadow_runner.cpp
+)

@@ -81,6 +81,10 @@ class MMCORE_API Engine {
   /// Moves out everything that happened since the last call.
   std::vector<RequestOutput> take_outputs();
 
+  /// Likewise, into `batch`, whose old content is discarded and its memory used again: a host that
+  /// hands the same vector in every time makes a steady decode free of allocations.
+  void take_outputs(std::vector<RequestOutput>& batch);
+
   bool has_unfinished() const;
 
   /// Forgets all cached prefixes and unpinned encoder outputs. Fails with kInvalidArgument while

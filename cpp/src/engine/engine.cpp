@@ -1,0 +1,57 @@
+#include "mmcore/engine.h"
+
+#include <new>
+#include <utility>
+
+#include "engine/engine_impl.h"
+#include "sched/admission.h"
+
+namespace mmcore {
+
+ModelRunner::~ModelRunner() = default;
+void ModelRunner::release(RequestId /*request*/) {}
+
+Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Engine::~Engine() = default;
+
+Result<std::unique_ptr<Engine>> Engine::create(const EngineConfig& config, ModelRunner* runner) {
+  if (runner == nullptr) return Status::invalid_argument("runner must not be null.");
+  Result<EngineConfig> resolved = resolve_config(config);
+  if (!resolved.ok()) return resolved.status();
+  try {
+    return std::unique_ptr<Engine>(new Engine(std::make_unique<Impl>(resolved.value(), runner)));
+  } catch (const std::bad_alloc&) {
+    return Status::unservable("Not enough host memory for the books of num_blocks=" +
+                              std::to_string(config.num_blocks) + " KV blocks.");
+  }
+}
+
+Result<RequestId> Engine::submit(Request request) { return impl_->submit(std::move(request)); }
+
+Status Engine::abort(RequestId id) { return impl_->end_from_outside(id, FinishReason::kAborted); }
+
+Status Engine::finish(RequestId id) { return impl_->end_from_outside(id, FinishReason::kStop); }
+
+Result<StepOutcome> Engine::step() { return impl_->step(); }
+
+std::vector<RequestOutput> Engine::take_outputs() {
+  std::vector<RequestOutput> batch;
+  impl_->outputs().take(batch);
+  return batch;
+}
+
+void Engine::take_outputs(std::vector<RequestOutput>& batch) { impl_->outputs().take(batch); }
+
+bool Engine::has_unfinished() const { return impl_->has_unfinished(); }
+
+Status Engine::reset_caches() { return impl_->reset_caches(); }
+
+EngineMetrics Engine::metrics() const { return impl_->metrics(); }
+
+const EngineConfig& Engine::config() const { return impl_->config(); }
+
+int64_t Engine::max_servable_tokens() const { return pool_tokens(impl_->config()); }
+
+std::vector<std::string> Engine::check_invariants() const { return impl_->violations(); }
+
+}  // namespace mmcore

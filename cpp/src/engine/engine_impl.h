@@ -1,0 +1,66 @@
+// The engine behind the public handle: requests, steps as transactions, outputs, metrics.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/output_queue.h"
+#include "engine/recovery.h"
+#include "mmcore/engine.h"
+#include "sched/scheduler.h"
+#include "sched/step_builder.h"
+
+namespace mmcore {
+
+class Engine::Impl {
+ public:
+  /// `config` is resolved.
+  Impl(const EngineConfig& config, ModelRunner* runner);
+
+  Result<RequestId> submit(Request&& request);
+  Status end_from_outside(RequestId id, FinishReason reason);
+  Result<StepOutcome> step();
+  Status reset_caches();
+
+  OutputQueue& outputs() { return outputs_; }
+  bool has_unfinished() const { return !sequences_.empty(); }
+  EngineMetrics metrics() const;
+  const EngineConfig& config() const { return config_; }
+  std::vector<std::string> violations() const;
+
+ private:
+  StepOutcome run_step();
+  void select();
+  Status execute();
+  Status check_result();
+  void commit();
+  void commit_outputs(const ScheduledEntry& entry, int32_t sample_row, size_t& prompt_row);
+  void roll_back(const Status& status);
+  bool fail_named();
+  void fail(Sequence* sequence, const Status& status);
+  void break_down(const Status& status);
+  RequestOutput& push_output(const Sequence& sequence);
+  void drop(RequestId id);
+  Sequence* find(RequestId id) const;
+
+  EngineConfig config_;
+  ModelRunner* runner_;
+  int64_t length_limit_;
+  Scheduler scheduler_;
+  StepBuilder builder_;
+  Recovery recovery_;
+  OutputQueue outputs_;
+  std::unordered_map<RequestId, std::unique_ptr<Sequence>> sequences_;
+  RequestId last_id_ = 0;
+  StepPlan plan_;
+  StepResult result_;
+  std::vector<RequestId> ended_;  // in the step being committed
+  EngineMetrics counters_;        // gauges are filled in by metrics()
+  Status broken_;                 // set once a step threw: nothing runs any more
+  bool in_step_ = false;
+};
+
+}  // namespace mmcore

@@ -1,0 +1,121 @@
+// Engine::check_invariants: what must hold between two steps. Ids are those of ARCHITECTURE.md.
+#include <algorithm>
+#include <map>
+#include <string>
+
+#include "engine/engine_impl.h"
+
+namespace mmcore {
+namespace {
+
+using Violations = std::vector<std::string>;
+
+std::string name(const Sequence& sequence) {
+  return "request " + std::to_string(sequence.order.id);
+}
+
+void check_running(const Sequence& sequence, const EngineConfig& config, int64_t length_limit,
+                   Violations& out) {
+  if (sequence.state != SequenceState::kRunning)
+    out.push_back("sched.state: " + name(sequence) + " is listed as running but is not");
+  if (sequence.computed < 0 || sequence.computed >= sequence.size())
+    out.push_back("sched.computed: " + name(sequence) + " has " +
+                  std::to_string(sequence.computed) + " of " + std::to_string(sequence.size()) +
+                  " tokens computed");
+  if (sequence.size() >= length_limit || sequence.num_outputs() >= sequence.max_tokens)
+    out.push_back("sched.admission: " + name(sequence) + " outlived its length limit");
+  const SpanMap& spans = sequence.spans();
+  if (!config.split_media_items && spans.splits_span(sequence.computed))
+    out.push_back("sched.whole_items: " + name(sequence) + " stopped inside a span");
+  for (int32_t i = 0; i < spans.size(); ++i) {
+    const bool inside =
+        spans.begin_of(i) < sequence.computed && sequence.computed < spans.end_of(i);
+    if (sequence.slots[static_cast<size_t>(i)] >= 0 && !inside)
+      out.push_back("encoder.pin: " + name(sequence) + " pins item " + std::to_string(i) +
+                    " without being inside its span");
+  }
+}
+
+void check_waiting(const Sequence& sequence, Violations& out) {
+  if (sequence.state != SequenceState::kWaiting)
+    out.push_back("sched.state: " + name(sequence) + " is listed as waiting but is not");
+  const bool pins = std::ranges::any_of(sequence.slots, [](EncoderSlot s) { return s >= 0; });
+  if (sequence.computed != 0 || sequence.table.size() != 0 || pins)
+    out.push_back("sched.waiting: " + name(sequence) + " waits but holds resources");
+}
+
+void check_order(const Scheduler& scheduler, const EngineConfig& config, Violations& out) {
+  const std::vector<Sequence*>& running = scheduler.running();
+  std::map<int32_t, RequestId> last_running;
+  for (size_t i = 0; i < running.size(); ++i) {
+    if (i > 0 && running[i]->order <= running[i - 1]->order)
+      out.push_back("sched.order: " + name(*running[i]) + " runs out of order");
+    last_running[running[i]->order.priority] = running[i]->order.id;
+  }
+  if (static_cast<int64_t>(running.size()) > config.max_num_seqs)
+    out.push_back("sched.order: more sequences run than max_num_seqs");
+  for (const auto& [order, sequence] : scheduler.waiting()) {
+    const auto it = last_running.find(order.priority);
+    if (it != last_running.end() && it->second > order.id)
+      out.push_back("sched.fcfs: " + name(*sequence) + " was overtaken by request " +
+                    std::to_string(it->second));
+  }
+}
+
+void check_encoder(const Scheduler& scheduler, const EngineConfig& config, Violations& out) {
+  const EncoderCache& cache = scheduler.resources().encoder();
+  std::map<EncoderSlot, int32_t> pins;
+  for (const Sequence* sequence : scheduler.running())
+    for (const EncoderSlot slot : sequence->slots)
+      if (slot >= 0) ++pins[slot];
+  int64_t rows = 0;
+  int64_t pinned_rows = 0;
+  for (const EncoderEntryState& entry : cache.entries()) {
+    const std::string slot = "encoder slot " + std::to_string(entry.slot);
+    if (entry.pins != pins[entry.slot])
+      out.push_back("encoder.pin: " + slot + " has " + std::to_string(entry.pins) +
+                    " pins, sequences hold " + std::to_string(pins[entry.slot]));
+    if (!entry.ready) out.push_back("encoder.ready: " + slot + " was never encoded");
+    rows += entry.rows;
+    pinned_rows += entry.pins > 0 ? entry.rows : 0;
+    pins.erase(entry.slot);
+  }
+  for (const auto& [slot, count] : pins)
+    out.push_back("encoder.pin: slot " + std::to_string(slot) + " is pinned but does not exist");
+  if (rows != cache.rows() || pinned_rows != cache.pinned_rows() ||
+      rows > config.encoder_cache_rows)
+    out.push_back("encoder.capacity: " + std::to_string(rows) + " rows, " +
+                  std::to_string(pinned_rows) + " pinned; counted " + std::to_string(cache.rows()) +
+                  " and " + std::to_string(cache.pinned_rows()) + " of " +
+                  std::to_string(config.encoder_cache_rows));
+}
+
+}  // namespace
+
+std::vector<std::string> Engine::Impl::violations() const {
+  if (!broken_.ok()) return {broken_.message()};
+  std::vector<KvCache::TableView> tables;
+  for (const Sequence* s : scheduler_.running())
+    tables.push_back({s->order.id, &s->table, &s->chain, s->tokens, s->computed});
+  const KvCache& kv = scheduler_.resources().kv();
+  Violations out = kv.violations(tables);
+  for (const Sequence* s : scheduler_.running()) check_running(*s, config_, length_limit_, out);
+  for (const auto& [order, s] : scheduler_.waiting()) check_waiting(*s, out);
+  check_order(scheduler_, config_, out);
+  check_encoder(scheduler_, config_, out);
+  const auto listed =
+      static_cast<size_t>(scheduler_.waiting().size()) + scheduler_.running().size();
+  if (listed != sequences_.size())
+    out.push_back("sched.state: " + std::to_string(listed) + " sequences are queued, " +
+                  std::to_string(sequences_.size()) + " live");
+  if (kv.blocks_for(length_limit_) > kv.pool().num_usable())
+    out.push_back("sched.admission: a sequence may outgrow the pool");
+  if (!scheduler_.resources().copies().empty())
+    out.push_back("kv.copy: block copies are pending between steps");
+  for (const EncoderEntryState& entry : scheduler_.resources().encoder().entries())
+    if (entry.owner != 0 && find(entry.owner) == nullptr)
+      out.push_back("encoder.owner: slot " + std::to_string(entry.slot) + " outlived its request");
+  return out;
+}
+
+}  // namespace mmcore

@@ -1,0 +1,128 @@
+#include "kv/kv_cache.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace mmcore {
+
+KvCache::KvCache(const KvCacheOptions& options)
+    : options_(options),
+      pool_(options.num_blocks),
+      index_(options.prefix_caching ? options.num_blocks : 1, options.block_size),
+      hasher_(options.hash_key, options.hash_bits) {}
+
+BlockId KvCache::allocate() {
+  const BlockId block = pool_.peek();
+  if (pool_.hashed(block) && block != kNullBlock) {
+    index_.erase(block);
+    pool_.set_hashed(block, false);
+    ++evictions_;
+  }
+  return pool_.allocate();
+}
+
+void KvCache::match(KeyChain& chain, std::span<const TokenId> tokens, int64_t max_blocks,
+                    std::vector<BlockId>& hits) const {
+  hits.clear();
+  if (!options_.prefix_caching) return;
+  max_blocks = std::min({max_blocks, static_cast<int64_t>(tokens.size()) / block_size(),
+                         chain.first_private_block()});
+  NodeId parent = kRootNode;
+  for (int64_t i = 0; i < max_blocks; ++i) {
+    const BlockId block = index_.find(chain.key(hasher_, i, tokens, parent));
+    if (block == kNullBlock) return;
+    hits.push_back(block);
+    parent = index_.node(block);
+  }
+}
+
+void KvCache::adopt(BlockTable& table, std::span<const BlockId> hits) {
+  check_eq(table.size(), 0, "kv cache: adopt into a table that is not empty");
+  for (const BlockId block : hits) pool_.ref(block);
+  table.blocks_.assign(hits.begin(), hits.end());
+  table.published_ = table.size();
+  table.node_ = hits.empty() ? kRootNode : index_.node(hits.back());
+  table.version_ = next_version();
+}
+
+void KvCache::grow(BlockTable& table, int64_t size) {
+  if (table.version_ == 0) table.version_ = next_version();
+  while (table.size() < size) table.blocks_.push_back(allocate());
+}
+
+BlockCopy KvCache::append_copy(BlockTable& table, BlockId source) {
+  if (table.version_ == 0) table.version_ = next_version();
+  pool_.ref(source);  // before allocate, which might evict it
+  const BlockId fresh = allocate();
+  table.blocks_.push_back(fresh);
+  return {source, fresh};
+}
+
+void KvCache::fork(const BlockTable& table, BlockTable& copy) {
+  check_eq(copy.size(), 0, "kv cache: fork into a table that is not empty");
+  for (const BlockId block : table.blocks_) pool_.ref(block);
+  copy = table;
+  copy.version_ = next_version();
+}
+
+std::optional<BlockCopy> KvCache::make_writable(BlockTable& table, int64_t i) {
+  BlockId& block = table.blocks_[static_cast<size_t>(i)];
+  if (pool_.refs(block) == 1 && !pool_.hashed(block)) return std::nullopt;
+  check_eq(i + 1, int64_t{table.size()}, "kv cache: only the tail of a table is ever written");
+  const BlockCopy copy{block, allocate()};
+  block = copy.dst;
+  table.version_ = next_version();
+  if (table.published_ > i) {
+    table.published_ = static_cast<int32_t>(i);
+    table.node_ = i == 0 ? kRootNode : index_.node(table[i - 1]);
+  }
+  return copy;
+}
+
+void KvCache::publish(BlockTable& table, KeyChain& chain, std::span<const TokenId> tokens,
+                      int64_t computed) {
+  if (!options_.prefix_caching) return;
+  const int64_t full = std::min(computed / block_size(), chain.first_private_block());
+  for (int64_t i = table.published_; i < full; ++i) {
+    BlockId& block = table.blocks_[static_cast<size_t>(i)];
+    const BlockKey key = chain.key(hasher_, i, tokens, table.node_);
+    const BlockId cached = index_.find(key);
+    if (cached != kNullBlock) {
+      pool_.ref(cached);
+      pool_.unref(block);
+      block = cached;
+      table.version_ = next_version();
+      table.node_ = index_.node(cached);
+    } else {
+      table.node_ = index_.insert(block, key);
+      pool_.set_hashed(block, true);
+    }
+    ++table.published_;
+  }
+}
+
+void KvCache::truncate(BlockTable& table, int64_t size) {
+  if (table.size() <= size) return;
+  while (table.size() > size) {
+    pool_.unref(table.blocks_.back());
+    table.blocks_.pop_back();
+  }
+  if (table.published_ > size) {
+    table.published_ = static_cast<int32_t>(size);
+    table.node_ = size == 0 ? kRootNode : index_.node(table.blocks_.back());
+  }
+  table.version_ = next_version();
+}
+
+void KvCache::clear() {
+  if (!options_.prefix_caching) return;
+  for (BlockId b = 1; b < pool_.num_blocks(); ++b) {
+    if (!index_.contains(b)) continue;
+    check_eq(pool_.refs(b), 0, "kv cache: clear while a sequence uses a cached block");
+    index_.erase(b);
+    pool_.set_hashed(b, false);
+  }
+}
+
+}  // namespace mmcore

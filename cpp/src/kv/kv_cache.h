@@ -1,0 +1,99 @@
+// Block pool and prefix index together: allocation that evicts, hits, publishing, copy-on-write.
+//
+// The one place that changes block tables. Everything here is bookkeeping: the runner owns the KV
+// memory itself.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kv/block_key.h"
+#include "kv/block_pool.h"
+#include "kv/block_table.h"
+#include "kv/prefix_index.h"
+#include "mmcore/model_runner.h"
+
+namespace mmcore {
+
+struct KvCacheOptions {
+  int32_t num_blocks = 0;  // the null block included
+  int32_t block_size = 0;
+  bool prefix_caching = true;
+  HashKey hash_key;
+  int hash_bits = 64;
+};
+
+class KvCache {
+ public:
+  explicit KvCache(const KvCacheOptions& options);
+
+  int32_t block_size() const { return options_.block_size; }
+  int64_t blocks_for(int64_t tokens) const {
+    return (tokens + options_.block_size - 1) / options_.block_size;
+  }
+  const BlockPool& pool() const { return pool_; }
+  const PrefixIndex& index() const { return index_; }
+  const BlockHasher& hasher() const { return hasher_; }
+  /// Cached blocks that were taken for new use.
+  uint64_t evictions() const { return evictions_; }
+
+  /// Lists the cached blocks of the longest known prefix of `tokens`, at most `max_blocks`. Takes
+  /// no references. O(hits).
+  void match(KeyChain& chain, std::span<const TokenId> tokens, int64_t max_blocks,
+             std::vector<BlockId>& hits) const;
+
+  /// Starts an empty table with published blocks from match(), which it references.
+  void adopt(BlockTable& table, std::span<const BlockId> hits);
+  /// Appends fresh blocks until the table has `size`; the pool must have enough.
+  void grow(BlockTable& table, int64_t size);
+  /// Appends a fresh block that begins as a copy of `source`. The source is referenced until the
+  /// caller drops that with finish_copy, once the copy has run or never will.
+  BlockCopy append_copy(BlockTable& table, BlockId source);
+  /// Makes `copy` share all blocks of `table`.
+  void fork(const BlockTable& table, BlockTable& copy);
+  /// Replaces block i by a private copy if it is shared or published (invariant: kv.write). The
+  /// source stays referenced as in append_copy.
+  std::optional<BlockCopy> make_writable(BlockTable& table, int64_t i);
+  void finish_copy(const BlockCopy& copy) { pool_.unref(copy.src); }
+
+  /// Registers the blocks that are full now that the first `computed` tokens are in the cache. A
+  /// block whose content is cached already is exchanged for the cached one and freed.
+  void publish(BlockTable& table, KeyChain& chain, std::span<const TokenId> tokens,
+               int64_t computed);
+
+  /// Drops entries from the end until `size` are left; deepest first, so that they are evicted
+  /// before their parents.
+  void truncate(BlockTable& table, int64_t size);
+  void release(BlockTable& table) { truncate(table, 0); }
+
+  /// Forgets every cached block; none of them may be referenced by a table.
+  void clear();
+
+  /// A table, and what it should hold, for violations().
+  struct TableView {
+    RequestId owner = 0;
+    const BlockTable* table = nullptr;
+    const KeyChain* chain = nullptr;
+    std::span<const TokenId> tokens;
+    int64_t computed = 0;
+  };
+  /// One line for each violated invariant of pool, index and these tables, which must be all that
+  /// exist. O(all state).
+  std::vector<std::string> violations(std::span<const TableView> tables) const;
+
+ private:
+  BlockId allocate();
+  uint64_t next_version() { return ++last_version_; }
+
+  KvCacheOptions options_;
+  BlockPool pool_;
+  PrefixIndex index_;
+  BlockHasher hasher_;
+  uint64_t evictions_ = 0;
+  uint64_t last_version_ = 0;
+};
+
+}  // namespace mmcore

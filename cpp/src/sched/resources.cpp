@@ -1,0 +1,137 @@
+#include "sched/resources.h"
+
+#include <algorithm>
+
+namespace mmcore {
+
+EncoderKey Resources::key_of(const Sequence& sequence, int32_t item) const {
+  const SpanMap& spans = sequence.spans();
+  EncoderKey key{.id = spans.item(item).id,
+                 .rows = spans.rows(item),
+                 .lora_id = sequence.chain.lora_id(),
+                 .salt = sequence.chain.salt()};
+  if (key.id.empty()) {
+    key.owner = sequence.order.id;
+    key.item = item;
+  }
+  return key;
+}
+
+Resources::MediaReach Resources::media_reach(const Sequence& sequence, int64_t begin, int64_t end,
+                                             int64_t rows_left, bool closed) const {
+  const SpanMap& spans = sequence.spans();
+  MediaReach reach{.end = end};
+  int64_t pin_rows = 0;
+  const ItemRange items = spans.overlapping(begin, end);
+  for (int32_t i = items.first; i < items.last; ++i) {
+    const bool text_only = spans.rows_before(i, begin) == spans.rows_before(i, end);
+    if (text_only || sequence.slots[static_cast<size_t>(i)] >= 0) continue;
+    const int64_t rows = spans.rows(i);
+    const EncoderSlot slot = encoder_.find(key_of(sequence, i));
+    const int64_t to_encode = slot < 0 ? rows : 0;
+    const int64_t to_pin = slot < 0 || !encoder_.pinned(slot) ? rows : 0;
+    if (closed || !encoder_.can_pin(pin_rows + to_pin))
+      reach.limit = MediaLimit::kCapacity;
+    else if (reach.encode_rows + to_encode > rows_left)
+      reach.limit = MediaLimit::kBudget;
+    if (reach.limit != MediaLimit::kNone) {
+      reach.end = std::max(begin, spans.begin_of(i));
+      return reach;
+    }
+    reach.encode_rows += to_encode;
+    pin_rows += to_pin;
+  }
+  return reach;
+}
+
+void Resources::pin_media(Sequence& sequence, int64_t begin, int64_t end) {
+  const SpanMap& spans = sequence.spans();
+  const ItemRange items = spans.overlapping(begin, end);
+  // Entries that exist are pinned before any is made: making one may evict what is unpinned.
+  for (const bool make : {false, true}) {
+    for (int32_t i = items.first; i < items.last; ++i) {
+      EncoderSlot& slot = sequence.slots[static_cast<size_t>(i)];
+      if (slot >= 0 || spans.rows_before(i, begin) == spans.rows_before(i, end)) continue;
+      const EncoderKey key = key_of(sequence, i);
+      const EncoderSlot found = encoder_.find(key);
+      if (found < 0 && !make) continue;
+      slot = encoder_.pin(key);
+      pins_.emplace_back(&sequence, i);
+    }
+  }
+}
+
+void Resources::unpin(Sequence& sequence, int32_t item) {
+  EncoderSlot& slot = sequence.slots[static_cast<size_t>(item)];
+  if (slot < 0) return;
+  encoder_.unpin(slot);
+  slot = -1;
+}
+
+int64_t Resources::match(Sequence& sequence, int64_t max_tokens) {
+  kv_.match(sequence.chain, sequence.tokens, kv_.blocks_for(max_tokens), hits_);
+  return static_cast<int64_t>(hits_.size()) * kv_.block_size();
+}
+
+int64_t Resources::adoption_cost(int64_t tokens) const {
+  const auto touched = static_cast<size_t>(kv_.blocks_for(tokens));
+  int64_t cost = tokens % kv_.block_size() != 0;  // the copy of the last block
+  for (const BlockId block : std::span(hits_).first(touched)) cost += kv_.pool().refs(block) == 0;
+  return cost;
+}
+
+void Resources::adopt(Sequence& sequence, int64_t tokens) {
+  const auto whole = static_cast<size_t>(tokens / kv_.block_size());
+  kv_.adopt(sequence.table, std::span(hits_).first(whole));
+  if (tokens % kv_.block_size() != 0)
+    copies_.push_back(kv_.append_copy(sequence.table, hits_[whole]));
+}
+
+void Resources::commit(Sequence& sequence, int64_t computed) {
+  sequence.computed = static_cast<int32_t>(computed);
+  if (computed / kv_.block_size() > sequence.table.published())
+    kv_.publish(sequence.table, sequence.chain, sequence.tokens, computed);
+  const SpanMap& spans = sequence.spans();
+  while (sequence.first_live_item < spans.size() &&
+         spans.end_of(sequence.first_live_item) <= computed)
+    unpin(sequence, sequence.first_live_item++);
+}
+
+void Resources::finish_copies() {
+  for (const BlockCopy& copy : copies_) kv_.finish_copy(copy);
+  copies_.clear();
+}
+
+Resources::Encoded Resources::commit_step() {
+  Encoded count;
+  for (const auto& [sequence, item] : pins_) {
+    const EncoderSlot slot = sequence->slots[static_cast<size_t>(item)];
+    ++(encoder_.ready(slot) ? count.reused : count.encoded);
+    encoder_.mark_ready(slot);
+  }
+  pins_.clear();
+  finish_copies();
+  encoder_.evictions_done();
+  return count;
+}
+
+void Resources::rollback_step() {
+  for (const auto& [sequence, item] : pins_) unpin(*sequence, item);
+  pins_.clear();
+  finish_copies();
+}
+
+void Resources::release(Sequence& sequence) {
+  std::erase_if(pins_, [&](const auto& pin) { return pin.first == &sequence; });
+  for (int32_t i = 0; i < sequence.spans().size(); ++i) unpin(sequence, i);
+  kv_.release(sequence.table);
+  sequence.computed = 0;
+  sequence.first_live_item = 0;
+}
+
+void Resources::clear_caches() {
+  kv_.clear();
+  encoder_.clear_unpinned();
+}
+
+}  // namespace mmcore

@@ -1,0 +1,92 @@
+// KV blocks and encoder entries of sequences: what is free, reserve, keep, give back.
+//
+// Reservations of a step are recorded until commit() or rollback(). What preemption or eviction
+// took away in the same step is not restored by rollback: the runner may have overwritten it.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "kv/kv_cache.h"
+#include "media/encoder_cache.h"
+#include "sched/sequence.h"
+
+namespace mmcore {
+
+class Resources {
+ public:
+  Resources(const KvCacheOptions& kv, int64_t encoder_rows) : kv_(kv), encoder_(encoder_rows) {}
+
+  const KvCache& kv() const { return kv_; }
+  const EncoderCache& encoder() const { return encoder_; }
+
+  enum class MediaLimit {
+    kNone,      // the whole chunk can run
+    kBudget,    // an item must wait for the next step's encoder budget
+    kCapacity,  // an item must wait until other entries are unpinned
+  };
+  struct MediaReach {
+    int64_t end = 0;          // the chunk may go this far
+    int64_t encode_rows = 0;  // rows to encode for it
+    MediaLimit limit = MediaLimit::kNone;
+  };
+  /// How far the chunk [begin, end) may go given the encoder rows left in the step. Changes
+  /// nothing. With `closed`, no item may be pinned that is not yet.
+  MediaReach media_reach(const Sequence& sequence, int64_t begin, int64_t end, int64_t rows_left,
+                         bool closed) const;
+  /// Pins the entries that the embedding rows of [begin, end) come from; media_reach allowed it.
+  void pin_media(Sequence& sequence, int64_t begin, int64_t end);
+
+  /// Blocks missing for the first `tokens` tokens.
+  int64_t missing_blocks(const Sequence& sequence, int64_t tokens) const {
+    return kv_.blocks_for(tokens) - sequence.table.size();
+  }
+  void grow(Sequence& sequence, int64_t tokens) {
+    kv_.grow(sequence.table, kv_.blocks_for(tokens));
+  }
+  /// Looks up the sequence's longest cached prefix: how many tokens of it, at most `max_tokens`
+  /// rounded up to blocks, have known blocks. Remembered for the two calls below.
+  int64_t match(Sequence& sequence, int64_t max_tokens);
+  /// Free blocks that adopting the first `tokens` matched tokens takes.
+  int64_t adoption_cost(int64_t tokens) const;
+  /// Starts the sequence's table with the first `tokens` matched tokens; a partly used last block
+  /// is copied into a fresh one.
+  void adopt(Sequence& sequence, int64_t tokens);
+
+  struct Encoded {
+    int64_t encoded = 0;  // items that the step ran through the encoder
+    int64_t reused = 0;   // items whose output was there
+  };
+  /// Ends the step: what it encoded is there, what it evicted is gone. Then commit each sequence.
+  Encoded commit_step();
+  /// Keeps what the step wrote: `computed` tokens of the sequence are in the cache now. Items whose
+  /// rows are all among them are unpinned.
+  void commit(Sequence& sequence, int64_t computed);
+  /// Takes the step's pins and copies back; then each table is truncated by the caller.
+  void rollback_step();
+  void truncate(Sequence& sequence, int64_t blocks) { kv_.truncate(sequence.table, blocks); }
+
+  /// Frees all that the sequence holds.
+  void release(Sequence& sequence);
+  /// Drops encoder entries that only this request could use; it holds nothing any more.
+  void forget(RequestId id) { encoder_.forget_owner(id); }
+  /// Forgets cached prefixes and unpinned encoder entries; no sequence holds a block.
+  void clear_caches();
+
+  const std::vector<BlockCopy>& copies() const { return copies_; }
+
+ private:
+  EncoderKey key_of(const Sequence& sequence, int32_t item) const;
+  void unpin(Sequence& sequence, int32_t item);
+  void finish_copies();
+
+  KvCache kv_;
+  EncoderCache encoder_;
+  std::vector<BlockId> hits_;
+  // The step's reservations.
+  std::vector<std::pair<Sequence*, int32_t>> pins_;
+  std::vector<BlockCopy> copies_;
+};
+
+}  // namespace mmcore

@@ -1,0 +1,316 @@
+#include "sched/scheduler.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "sched/admission.h"
+#include "sched/chunking.h"
+
+namespace mmcore {
+namespace {
+
+KvCacheOptions kv_options(const EngineConfig& config) {
+  return {
+      .num_blocks = config.num_blocks,
+      .block_size = config.block_size,
+      .prefix_caching = config.enable_prefix_caching,
+      .hash_key = config.hash_key == 0 ? HashKey::random() : HashKey::from_seed(config.hash_key),
+      .hash_bits = config.hash_bits};
+}
+
+bool runs_before(const Sequence* a, const Sequence* b) { return a->order < b->order; }
+
+}  // namespace
+
+Scheduler::Scheduler(const EngineConfig& config)
+    : config_(config), resources_(kv_options(config), config.encoder_cache_rows) {}
+
+void Scheduler::remove(Sequence* sequence) {
+  if (sequence->state == SequenceState::kRunning) {
+    const auto it = std::ranges::find(running_, sequence);
+    check(it != running_.end(), "scheduler: running sequence is not listed");
+    running_.erase(it);
+  } else if (sequence->state == SequenceState::kWaiting) {
+    waiting_.erase(sequence);
+  }
+  sequence->state = SequenceState::kFinished;
+  resources_.release(*sequence);
+  resources_.forget(sequence->order.id);
+}
+
+void Scheduler::begin_selection() {
+  step_ = {.tokens_left = config_.max_num_batched_tokens,
+           .encoder_rows_left = config_.encoder_budget};
+  entries_.clear();
+  prefills_.clear();
+  counters_ = {};
+}
+
+void Scheduler::select(const SelectionScope& scope) {
+  begin_selection();
+  if (scope.only != nullptr) {
+    select_only(scope.only);
+  } else {
+    const uint64_t preemptions_before = preemptions_;
+    select_running();
+    // Everything that runs may be stuck only if one sequence pins encoder rows that an older one
+    // needs, and itself lacks blocks that the older one holds. The youngest gives way.
+    while (entries_.empty() && prefills_.empty() && running_.size() > 1) {
+      preempt_last();
+      begin_selection();
+      select_running();
+    }
+    const bool may_admit = scope.admit || running_.empty();
+    if (may_admit && preemptions_ == preemptions_before) select_waiting();
+    check(!entries_.empty() || !prefills_.empty() || (running_.empty() && waiting_.empty()),
+          "scheduler: there is work but nothing can run");  // invariant: sched.progress
+  }
+  entries_.insert(entries_.end(), prefills_.begin(), prefills_.end());
+}
+
+void Scheduler::select_only(Sequence* sequence) {
+  if (sequence->state == SequenceState::kWaiting) {
+    if (waiting_.head() == sequence && static_cast<int64_t>(running_.size()) < config_.max_num_seqs)
+      admit(sequence);
+  } else if (sequence->decoding()) {
+    select_decode(sequence);
+  } else {
+    select_prefill(sequence);
+  }
+}
+
+void Scheduler::select_running() {
+  candidates_.clear();
+  // Preemption shortens running_ from its end, behind the sequence at hand.
+  for (size_t i = 0; i < running_.size() && step_.tokens_left > 0; ++i) {
+    Sequence* sequence = running_[i];
+    if (sequence->decoding())
+      select_decode(sequence);
+    else
+      candidates_.push_back(sequence);
+  }
+  for (Sequence* sequence : candidates_) {
+    if (step_.tokens_left == 0 || step_.tokens_closed) break;
+    if (sequence->state == SequenceState::kRunning) select_prefill(sequence);
+  }
+}
+
+void Scheduler::select_decode(Sequence* sequence) {
+  const int32_t blocks_before = sequence->table.size();
+  if (resources_.missing_blocks(*sequence, sequence->size()) > 0) {
+    if (!make_room(1, sequence)) {
+      step_.memory_closed = true;
+      return;
+    }
+    resources_.grow(*sequence, sequence->size());
+  }
+  entries_.push_back({.sequence = sequence, .num_tokens = 1, .blocks_before = blocks_before});
+  --step_.tokens_left;
+}
+
+// End of the chunk that tokens and media allow; closes what an empty chunk waits for.
+int64_t Scheduler::reach(Sequence* sequence, int64_t begin, int64_t token_limit,
+                         Resources::MediaReach* media) {
+  const ChunkLimits limits{.budget = token_limit,
+                           .max_chunk = config_.max_prefill_chunk,
+                           .split_items = config_.split_media_items,
+                           .chunked = config_.enable_chunked_prefill};
+  const int64_t end = chunk_end(sequence->spans(), begin, sequence->size(), limits);
+  if (end == begin) return begin;
+  *media =
+      resources_.media_reach(*sequence, begin, end, step_.encoder_rows_left, step_.encoder_closed);
+  if (media->limit == Resources::MediaLimit::kCapacity) step_.encoder_closed = true;
+  if (!config_.enable_chunked_prefill && media->end < end) return begin;
+  return media->end;
+}
+
+void Scheduler::select_prefill(Sequence* sequence) {
+  const int64_t begin = sequence->computed;
+  Resources::MediaReach media;
+  int64_t end = reach(sequence, begin, step_.tokens_left, &media);
+  if (end == begin) {
+    // A chunk that not even the media stopped is one that must run whole: it needs more tokens.
+    step_.tokens_closed |= media.limit == Resources::MediaLimit::kNone;
+    return;
+  }
+  const int32_t blocks_before = sequence->table.size();
+  if (!make_room(resources_.missing_blocks(*sequence, end), sequence)) {
+    step_.memory_closed = true;
+    const int64_t blocks = int64_t{blocks_before} + resources_.kv().pool().num_free();
+    const int64_t tokens = std::min(end, blocks * config_.block_size) - begin;
+    end = tokens > 0 ? reach(sequence, begin, tokens, &media) : begin;
+    if (end == begin) return;
+  }
+  step_.encoder_rows_left -= media.encode_rows;
+  resources_.pin_media(*sequence, begin, end);
+  resources_.grow(*sequence, end);
+  push_entry(sequence, end - begin, blocks_before, /*admitted=*/false);
+}
+
+// Frees blocks by preempting sequences that come after `sequence`; false if that is not enough.
+bool Scheduler::make_room(int64_t blocks, Sequence* sequence) {
+  while (resources_.kv().pool().num_free() < blocks) {
+    if (running_.back() == sequence || running_.back()->order < sequence->order) return false;
+    preempt_last();
+  }
+  return true;
+}
+
+void Scheduler::preempt_last() {
+  Sequence* victim = running_.back();
+  running_.pop_back();
+  const auto is_victim = [&](const ScheduledEntry& entry) { return entry.sequence == victim; };
+  for (std::vector<ScheduledEntry>* list : {&entries_, &prefills_}) {
+    const auto it = std::ranges::find_if(*list, is_victim);
+    if (it == list->end()) continue;
+    check(!it->admitted, "scheduler: preempted in the step of its admission");
+    step_.tokens_left += it->num_tokens;
+    list->erase(it);
+  }
+  resources_.release(*victim);
+  victim->state = SequenceState::kWaiting;
+  ++victim->num_preemptions;
+  waiting_.insert(victim);
+  ++preemptions_;
+}
+
+void Scheduler::select_waiting() {
+  while (!waiting_.empty() && step_.tokens_left > 0 && !step_.tokens_closed &&
+         !step_.memory_closed && static_cast<int64_t>(running_.size()) < config_.max_num_seqs) {
+    if (!admit(waiting_.head())) return;
+  }
+}
+
+int64_t Scheduler::promised_blocks() {
+  if (step_.promised_blocks < 0) {
+    step_.promised_blocks = 0;
+    for (const Sequence* sequence : running_)
+      if (!sequence->decoding())
+        step_.promised_blocks += resources_.missing_blocks(*sequence, sequence->size());
+  }
+  return step_.promised_blocks;
+}
+
+// A sequence is admitted when all of its tokens fit, and one block more for each that runs: what
+// enters should not be preempted at once (docs: sched.headroom).
+bool Scheduler::admission_fits(const Sequence& sequence, int64_t hit) {
+  const int64_t fresh =
+      resources_.kv().blocks_for(sequence.size() + 1) - resources_.kv().blocks_for(hit);
+  int64_t need = fresh + resources_.adoption_cost(hit);
+  if (!running_.empty()) need += promised_blocks() + static_cast<int64_t>(running_.size());
+  return need <= resources_.kv().pool().num_free();
+}
+
+// Tokens of the sequence's cached prefix that it will use; -1 if it does not fit into memory.
+int64_t Scheduler::prefix_hit(Sequence* sequence) {
+  // Prompt logprobs come from logits: positions that still owe theirs are computed.
+  const bool owes_logprobs = sequence->sampling.num_prompt_logprobs >= 0 &&
+                             sequence->prompt_logprobs_done < sequence->prompt_len - 1;
+  const int64_t limit = owes_logprobs ? sequence->prompt_logprobs_done : sequence->size() - 1;
+  const auto usable = [&](int64_t matched) {
+    return usable_hit(sequence->spans(), std::min(matched, limit), sequence->size(),
+                      config_.split_media_items);
+  };
+  int64_t hit = usable(resources_.match(*sequence, limit));
+  while (!admission_fits(*sequence, hit)) {
+    // A hit that ends inside a block needs that block and its copy: give the part up.
+    const int64_t part = hit % config_.block_size;
+    if (part == 0) return -1;
+    hit = usable(hit - part);
+  }
+  return hit;
+}
+
+bool Scheduler::admit(Sequence* sequence) {
+  const uint64_t frees = resources_.kv().pool().frees();
+  if (!running_.empty() && blocked_.id == sequence->order.id && blocked_.frees == frees)
+    return false;
+  const int64_t hit = prefix_hit(sequence);
+  if (hit < 0) {
+    blocked_ = {sequence->order.id, frees};
+    return false;
+  }
+  Resources::MediaReach media;
+  const int64_t end = reach(sequence, hit, step_.tokens_left, &media);
+  if (end == hit) return false;
+
+  promised_blocks();  // counts what runs, before this sequence does
+  waiting_.erase(sequence);
+  sequence->state = SequenceState::kRunning;
+  running_.insert(std::ranges::upper_bound(running_, sequence, runs_before), sequence);
+  resources_.adopt(*sequence, hit);
+  sequence->computed = static_cast<int32_t>(hit);
+  step_.encoder_rows_left -= media.encode_rows;
+  resources_.pin_media(*sequence, hit, end);
+  resources_.grow(*sequence, end);
+  step_.promised_blocks += resources_.missing_blocks(*sequence, sequence->size());
+  push_entry(sequence, end - hit, 0, /*admitted=*/true);
+
+  if (config_.enable_prefix_caching) {
+    counters_.prefix_tokens_queried += sequence->size();
+    counters_.prefix_tokens_hit += hit;
+  }
+  for (int32_t i = 0; i < sequence->spans().size(); ++i)
+    counters_.items_skipped += sequence->spans().end_of(i) <= hit;
+  return true;
+}
+
+void Scheduler::push_entry(Sequence* sequence, int64_t num_tokens, int32_t blocks_before,
+                           bool admitted) {
+  const bool prefill = sequence->remaining() > 1;
+  (prefill ? prefills_ : entries_)
+      .push_back({.sequence = sequence,
+                  .num_tokens = static_cast<int32_t>(num_tokens),
+                  .blocks_before = blocks_before,
+                  .admitted = admitted,
+                  .prefill = prefill});
+  step_.tokens_left -= num_tokens;
+}
+
+void Scheduler::begin_commit() {
+  const Resources::Encoded encoded = resources_.commit_step();
+  counters_.items_encoded += encoded.encoded;
+  counters_.items_skipped += encoded.reused;
+  num_finished_ = 0;
+}
+
+void Scheduler::commit(const ScheduledEntry& entry) {
+  Sequence& sequence = *entry.sequence;
+  if (!sequence.first_run_done) {
+    sequence.first_run_done = true;
+    sequence.num_cached_tokens = sequence.computed;
+  }
+  resources_.commit(sequence, sequence.computed + entry.num_tokens);
+}
+
+void Scheduler::finish(Sequence* sequence) {
+  sequence->state = SequenceState::kFinished;
+  resources_.release(*sequence);
+  resources_.forget(sequence->order.id);
+  ++num_finished_;
+}
+
+void Scheduler::end_commit() {
+  if (num_finished_ > 0)
+    std::erase_if(running_, [](const Sequence* s) { return s->state == SequenceState::kFinished; });
+  entries_.clear();
+}
+
+void Scheduler::rollback() {
+  resources_.rollback_step();
+  for (auto it = entries_.rbegin(); it != entries_.rend(); ++it) {
+    Sequence* sequence = it->sequence;
+    if (!it->admitted) {
+      resources_.truncate(*sequence, it->blocks_before);
+      continue;
+    }
+    running_.erase(std::ranges::find(running_, sequence));
+    sequence->state = SequenceState::kWaiting;
+    resources_.release(*sequence);
+    waiting_.insert(sequence);
+  }
+  entries_.clear();
+  counters_ = {};
+}
+
+}  // namespace mmcore

@@ -1,0 +1,126 @@
+// Decides what runs in a step, and owns the queues and resources behind that decision.
+//
+// A step is select() -> the runner -> commit() or rollback(). Between steps every running sequence
+// holds exactly the blocks of its computed tokens; a waiting one holds nothing. No clock and no
+// randomness: the same calls give the same selections.
+//
+// Order of a step (docs: sched.order): decodes of running sequences, prefill chunks of running
+// sequences, then the waiting queue's head, each by (priority, arrival). Memory that a running
+// sequence lacks is taken from the last running one; a sequence that is itself the last waits.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "mmcore/config.h"
+#include "sched/resources.h"
+#include "sched/sequence.h"
+#include "sched/waiting_queue.h"
+
+namespace mmcore {
+
+/// One sequence's share of the selected step: tokens [computed, computed + num_tokens).
+struct ScheduledEntry {
+  Sequence* sequence = nullptr;
+  int32_t num_tokens = 0;
+  int32_t blocks_before = 0;    // table size before the step
+  bool admitted = false;        // came from the waiting queue in this step
+  bool prefill = false;         // more than the newest token was missing
+  int32_t num_prompt_rows = 0;  // rows that give prompt logprobs (set by StepBuilder)
+};
+
+/// Which sequences may be selected.
+struct SelectionScope {
+  Sequence* only = nullptr;  // if set, nothing else runs
+  bool admit = true;         // false: the queue waits, unless nothing runs
+};
+
+/// What a committed step adds to the metrics.
+struct SelectionCounters {
+  int64_t prefix_tokens_queried = 0;
+  int64_t prefix_tokens_hit = 0;
+  int64_t items_encoded = 0;
+  int64_t items_skipped = 0;  // the KV or the encoder output was there
+};
+
+class Scheduler {
+ public:
+  /// `config` is resolved.
+  explicit Scheduler(const EngineConfig& config);
+
+  /// Queues a new sequence; the scheduler keeps the pointer until remove() or finish().
+  void add(Sequence* sequence) { waiting_.insert(sequence); }
+  /// Takes a sequence out, whatever its state, and frees what it holds. Not while a step runs.
+  void remove(Sequence* sequence);
+
+  /// Selects and reserves a step; entries() is empty if nothing can run.
+  void select(const SelectionScope& scope);
+  /// The selected step, decodes first.
+  std::vector<ScheduledEntry>& entries() { return entries_; }
+  const SelectionCounters& counters() const { return counters_; }
+
+  /// Keeps the step's work: begin_commit(), then commit() for each entry, each perhaps followed by
+  /// finish() of a sequence that has ended, then end_commit().
+  void begin_commit();
+  void commit(const ScheduledEntry& entry);
+  void finish(Sequence* sequence);
+  void end_commit();
+  /// Undoes the selection: tables, pins and queues are as before, but for preempted sequences and
+  /// evicted cache entries.
+  void rollback();
+
+  const WaitingQueue& waiting() const { return waiting_; }
+  const std::vector<Sequence*>& running() const { return running_; }
+  const Resources& resources() const { return resources_; }
+  void clear_caches() { resources_.clear_caches(); }
+  void forget(RequestId id) { resources_.forget(id); }
+  uint64_t preemptions() const { return preemptions_; }
+
+ private:
+  struct Step {  // state of one selection
+    int64_t tokens_left = 0;
+    int64_t encoder_rows_left = 0;
+    // Someone earlier in the order waits for this, so nobody later may take it:
+    bool tokens_closed = false;   // a span or prompt that must run whole
+    bool encoder_closed = false;  // room in the encoder cache
+    bool memory_closed = false;   // KV blocks
+    // Blocks that running prefills will still take for the tokens they have; -1: not counted yet.
+    int64_t promised_blocks = -1;
+  };
+
+  void begin_selection();
+  void select_running();
+  void select_decode(Sequence* sequence);
+  void select_prefill(Sequence* sequence);
+  void select_waiting();
+  void select_only(Sequence* sequence);
+  bool admit(Sequence* sequence);
+  int64_t reach(Sequence* sequence, int64_t begin, int64_t token_limit,
+                Resources::MediaReach* media);
+  bool make_room(int64_t blocks, Sequence* sequence);
+  int64_t prefix_hit(Sequence* sequence);
+  bool admission_fits(const Sequence& sequence, int64_t hit);
+  int64_t promised_blocks();
+  void preempt_last();
+  void push_entry(Sequence* sequence, int64_t num_tokens, int32_t blocks_before, bool admitted);
+
+  const EngineConfig config_;
+  Resources resources_;
+  WaitingQueue waiting_;
+  std::vector<Sequence*> running_;  // sorted by order
+  Step step_;
+  std::vector<ScheduledEntry> entries_;   // decodes while selecting, then all
+  std::vector<ScheduledEntry> prefills_;  // while selecting
+  std::vector<Sequence*> candidates_;     // running sequences that prefill
+  SelectionCounters counters_;
+  uint64_t preemptions_ = 0;
+  int64_t num_finished_ = 0;  // in the step being committed
+
+  struct Blocked {  // a head of line that lacked blocks, and when
+    RequestId id = 0;
+    uint64_t frees = 0;
+  };
+  Blocked blocked_;
+};
+
+}  // namespace mmcore

@@ -1,0 +1,70 @@
+// One request while it lives in the engine.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kv/block_key.h"
+#include "kv/block_table.h"
+#include "mmcore/request.h"
+#include "mmcore/sampling.h"
+#include "mmcore/types.h"
+
+namespace mmcore {
+
+/// Place in every queue: smaller first. Arrival order is the order of request ids.
+struct QueueOrder {
+  int32_t priority = 0;
+  RequestId id = 0;
+  friend auto operator<=>(const QueueOrder&, const QueueOrder&) = default;
+};
+
+enum class SequenceState : uint8_t { kWaiting, kRunning, kFinished };
+
+/// Plain data; the scheduler changes queue and resource fields, the engine tokens and results.
+///
+///   tokens     [ prompt ............ | outputs ... ]
+///   position   0            prompt_len           size
+///   KV cache   [ computed tokens )[ to be computed )    between steps of a running sequence:
+///                                                      computed < size
+struct Sequence {
+  Sequence(RequestId request_id, Request&& request, int32_t block_size, int32_t logits_size,
+           std::span<const TokenId> eos_token_ids);
+
+  int32_t size() const { return static_cast<int32_t>(tokens.size()); }
+  int32_t num_outputs() const { return size() - prompt_len; }
+  int32_t remaining() const { return size() - computed; }
+  const SpanMap& spans() const { return chain.spans(); }
+  /// Whether the next token is a generated one: no media and no prompt logprobs any more.
+  bool decoding() const { return remaining() == 1 && computed >= prompt_len; }
+  /// What to sample for the next output; spans are valid until the tokens change.
+  const SampleRow& refresh_sample_row();
+
+  // Used in every step.
+  std::vector<TokenId> tokens;
+  int32_t prompt_len = 0;
+  int32_t computed = 0;  // tokens whose KV is in the cache, all committed
+  SequenceState state = SequenceState::kWaiting;
+  bool ignore_eos = false;
+  int32_t max_tokens = 0;
+  int32_t min_tokens = 0;
+  BlockTable table;
+  SampleRow sample_row;
+  QueueOrder order;
+
+  // Media: slots[i] is the encoder entry that item i has pinned, or -1.
+  std::vector<EncoderSlot> slots;
+  int32_t first_live_item = 0;  // items before it are wholly in the KV cache
+
+  int32_t num_cached_tokens = 0;  // prefix hit of the first scheduling
+  int32_t num_preemptions = 0;
+  int32_t prompt_logprobs_done = 0;  // positions delivered, of prompt_len - 1
+  bool first_run_done = false;       // a step of it was committed
+
+  KeyChain chain;
+  SamplingParams sampling;
+  std::vector<TokenId> banned;  // stop tokens, masked out before min_tokens; else empty
+};
+
+}  // namespace mmcore

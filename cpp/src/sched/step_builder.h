@@ -1,0 +1,40 @@
+// Writes a selected step into the flat arrays of a StepPlan.
+//
+// Arrays keep their memory from step to step. Rows of the block table keep their content too: a row
+// whose sequence has only grown since gets its new entries, nothing else.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "mmcore/model_runner.h"
+#include "sched/resources.h"
+#include "sched/scheduler.h"
+
+namespace mmcore {
+
+class StepBuilder {
+ public:
+  explicit StepBuilder(int32_t block_size) : block_size_(block_size) {}
+
+  /// Fills `plan`, always the same object, from the entries and what was reserved for them.
+  void build(uint64_t step, std::vector<ScheduledEntry>& entries, const Resources& resources,
+             StepPlan& plan);
+
+ private:
+  struct TableRow {  // what a row of plan.block_tables holds
+    uint64_t version = 0;
+    int32_t filled = 0;
+  };
+
+  void build_tokens(const ScheduledEntry& entry, size_t row, StepPlan& plan) const;
+  void build_tables(const std::vector<ScheduledEntry>& entries, StepPlan& plan);
+  static void build_prompt_logprobs(ScheduledEntry& entry, int32_t first_row, StepPlan& plan);
+  static void build_media(const ScheduledEntry& entry, int32_t first_row,
+                          const Resources& resources, StepPlan& plan);
+
+  int32_t block_size_;
+  std::vector<TableRow> table_rows_;
+};
+
+}  // namespace mmcore

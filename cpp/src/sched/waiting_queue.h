@@ -1,0 +1,27 @@
+// Requests that do not run, by (priority, arrival). A preempted one returns to its old place.
+#pragma once
+
+#include <cstdint>
+#include <map>
+
+#include "sched/sequence.h"
+
+namespace mmcore {
+
+class WaitingQueue {
+ public:
+  bool empty() const { return sequences_.empty(); }
+  int64_t size() const { return static_cast<int64_t>(sequences_.size()); }
+  /// The one to run next; never overtaken (invariant: sched.fcfs).
+  Sequence* head() const { return sequences_.begin()->second; }
+  void insert(Sequence* sequence) { sequences_.emplace(sequence->order, sequence); }
+  void erase(Sequence* sequence) { sequences_.erase(sequence->order); }
+
+  auto begin() const { return sequences_.begin(); }
+  auto end() const { return sequences_.end(); }
+
+ private:
+  std::map<QueueOrder, Sequence*> sequences_;
+};
+
+}  // namespace mmcore

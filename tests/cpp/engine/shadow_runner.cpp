@@ -1,0 +1,283 @@
+#include "engine/shadow_runner.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <string_view>
+
+namespace mmcore::testing {
+namespace {
+
+uint64_t mix(uint64_t a, uint64_t b) {
+  uint64_t x = (a ^ (b + 0x9e3779b97f4a7c15u + (a << 6) + (a >> 2))) * 0xff51afd7ed558ccdu;
+  x ^= x >> 33;
+  x *= 0xc4ceb9fe1a85ec53u;
+  return x ^ (x >> 29);
+}
+
+uint64_t text_hash(std::string_view text) {
+  uint64_t h = 17;
+  for (const char c : text) h = mix(h, static_cast<unsigned char>(c));
+  return h;
+}
+
+// One row of an item's encoder output: depends on the content, or on the request if it has no id.
+uint64_t media_row(const Request& request, RequestId id, size_t item, int64_t row) {
+  uint64_t h = 23;
+  const ContentId& content = request.media[item].id;
+  if (content.empty()) {
+    h = mix(mix(h, id), item);
+  } else {
+    for (const uint8_t byte : content.bytes) h = mix(h, byte);
+  }
+  return mix(mix(h, static_cast<uint64_t>(row)), text_hash(request.cache_salt));
+}
+
+uint64_t token_input(TokenId token) { return mix(29, static_cast<uint64_t>(token)); }
+
+// Salt and adapter enter with the first position: sharing across them shows up as a wrong value.
+uint64_t position_zero(const Request& request) {
+  return mix(text_hash(request.cache_salt), request.lora_id);
+}
+
+uint64_t attend(uint64_t so_far, int64_t position, uint64_t value) {
+  return so_far + mix(static_cast<uint64_t>(position), value);
+}
+
+uint64_t kv_value(uint64_t attended, int64_t position, uint64_t input) {
+  return mix(mix(attended, static_cast<uint64_t>(position)), input);
+}
+
+TokenId pick(uint64_t value, uint64_t counter, uint64_t seed, int32_t vocab_size,
+             std::span<const TokenId> banned) {
+  for (uint64_t attempt = 0;; ++attempt) {
+    const auto token = static_cast<TokenId>(mix(mix(value, counter), mix(seed, attempt)) %
+                                            static_cast<uint64_t>(vocab_size));
+    if (std::ranges::find(banned, token) == banned.end()) return token;
+  }
+}
+
+float logprob_of(uint64_t value, TokenId target) {
+  return -static_cast<float>(mix(value, static_cast<uint64_t>(target)) % 1000) / 100.0f;
+}
+
+std::vector<uint64_t> prompt_inputs(const Request& request, RequestId id) {
+  std::vector<uint64_t> inputs;
+  for (const TokenId token : request.prompt_token_ids) inputs.push_back(token_input(token));
+  for (size_t i = 0; i < request.media.size(); ++i) {
+    const MediaItem& item = request.media[i];
+    int64_t row = 0;
+    for (int32_t k = 0; k < item.length; ++k) {
+      if (!item.embed_mask.empty() && item.embed_mask[static_cast<size_t>(k)] == 0) continue;
+      inputs[static_cast<size_t>(item.offset + k)] = media_row(request, id, i, row++);
+    }
+  }
+  return inputs;
+}
+
+}  // namespace
+
+std::vector<TokenId> reference_tokens(const Request& request, RequestId id, int32_t vocab_size,
+                                      const std::vector<TokenId>& eos, int64_t count) {
+  const SamplingParams& sampling = request.sampling;
+  std::vector<TokenId> stops = sampling.stop_token_ids;
+  if (!sampling.ignore_eos) stops.insert(stops.end(), eos.begin(), eos.end());
+  uint64_t attended = position_zero(request);
+  uint64_t value = 0;
+  int64_t position = 0;
+  const auto run = [&](uint64_t input) {
+    value = kv_value(attended, position, input);
+    attended = attend(attended, position++, value);
+  };
+  for (const uint64_t input : prompt_inputs(request, id)) run(input);
+  std::vector<TokenId> outputs;
+  while (static_cast<int64_t>(outputs.size()) < count) {
+    const bool may_stop = static_cast<int64_t>(outputs.size()) >= sampling.min_tokens;
+    const std::span<const TokenId> banned = may_stop ? std::span<const TokenId>() : stops;
+    outputs.push_back(pick(value, outputs.size(), sampling.seed, vocab_size, banned));
+    if (std::ranges::find(stops, outputs.back()) != stops.end()) break;
+    run(token_input(outputs.back()));
+  }
+  return outputs;
+}
+
+std::vector<float> reference_prompt_logprobs(const Request& request, RequestId id) {
+  uint64_t attended = position_zero(request);
+  std::vector<float> logprobs;
+  const std::vector<uint64_t> inputs = prompt_inputs(request, id);
+  for (size_t p = 0; p + 1 < inputs.size(); ++p) {
+    const uint64_t value = kv_value(attended, static_cast<int64_t>(p), inputs[p]);
+    attended = attend(attended, static_cast<int64_t>(p), value);
+    logprobs.push_back(logprob_of(value, request.prompt_token_ids[p + 1]));
+  }
+  return logprobs;
+}
+
+ShadowRunner::ShadowRunner(const EngineConfig& config)
+    : config_(config),
+      kv_(static_cast<size_t>(config.num_blocks) * static_cast<size_t>(config.block_size)) {}
+
+int64_t ShadowRunner::encoder_rows_held() const {
+  int64_t rows = 0;
+  for (const auto& [slot, output] : encoder_outputs_) rows += static_cast<int64_t>(output.size());
+  return rows;
+}
+
+void ShadowRunner::check_plan(const StepPlan& plan) {
+  const size_t rows = plan.token_ids.size();
+  const size_t n = plan.sequences.size();
+  if (n == 0 || static_cast<int32_t>(n) > config_.max_num_seqs) complain("sequences in the step");
+  if (static_cast<int32_t>(rows) > config_.max_num_batched_tokens)
+    complain("over the token budget");
+  if (plan.positions.size() != rows || plan.slot_mapping.size() != rows ||
+      plan.query_start.size() != n + 1 || plan.seq_lens.size() != n ||
+      plan.block_tables.size() != n * static_cast<size_t>(plan.block_table_width) ||
+      plan.sample_rows.size() != plan.sampling.size())
+    complain("array sizes disagree");
+  int64_t encode_rows = 0;
+  for (const EncodeItem& item : plan.encode) encode_rows += item.num_embeddings;
+  const int64_t budget =
+      config_.encoder_budget > 0 ? config_.encoder_budget : config_.max_num_batched_tokens;
+  if (encode_rows > budget) complain("over the encoder budget");
+  std::set<int64_t> written(plan.slot_mapping.begin(), plan.slot_mapping.end());
+  if (written.size() != rows) complain("two rows write one slot");
+  bool prefill_seen = false;
+  int32_t row = 0;
+  int32_t longest_query = 0;
+  int32_t longest = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const ScheduledSequence& s = plan.sequences[i];
+    if (s.num_tokens < 1) complain("a sequence without tokens");
+    if (s.first_row != row || plan.query_start[i] != row) complain("rows are not contiguous");
+    if (prefill_seen && !s.is_prefill) complain("a decode after a prefill");
+    prefill_seen = prefill_seen || s.is_prefill;
+    if (plan.seq_lens[i] != s.num_computed + s.num_tokens) complain("seq_lens");
+    longest_query = std::max(longest_query, s.num_tokens);
+    longest = std::max(longest, plan.seq_lens[i]);
+    row += s.num_tokens;
+    const int32_t* table =
+        plan.block_tables.data() + i * static_cast<size_t>(plan.block_table_width);
+    const int32_t used = (plan.seq_lens[i] + config_.block_size - 1) / config_.block_size;
+    for (int32_t k = 0; k < plan.block_table_width; ++k) {
+      if (k < used && (table[k] <= 0 || table[k] >= config_.num_blocks)) complain("block id");
+      if (k >= used && table[k] != 0) complain("block table padding is not zero");
+    }
+    if (s.sample_row >= 0 && plan.sample_rows[static_cast<size_t>(s.sample_row)] != row - 1)
+      complain("sample_row is not the last row");
+  }
+  if (plan.query_start[n] != row || plan.max_query_len != longest_query ||
+      plan.max_seq_len != longest)
+    complain("sums of the step");
+}
+
+void ShadowRunner::run_encoder(const StepPlan& plan) {
+  for (const EncoderSlot slot : plan.evict) encoder_outputs_.erase(slot);
+  for (const EncodeItem& item : plan.encode) {
+    if (item.slot <= last_slot_) complain("an encoder slot is used twice");
+    last_slot_ = std::max(last_slot_, item.slot);
+    const Request& request = requests_.at(item.request);
+    const auto index = static_cast<size_t>(item.item_index);
+    if (request.media[index].num_embeddings() != item.num_embeddings) complain("num_embeddings");
+    std::vector<uint64_t>& rows = encoder_outputs_[item.slot];
+    for (int64_t r = 0; r < item.num_embeddings; ++r)
+      rows.push_back(media_row(request, item.request, index, r));
+  }
+  const int64_t capacity = config_.encoder_cache_rows > 0 ? config_.encoder_cache_rows
+                                                          : 4 * config_.max_num_batched_tokens;
+  if (config_.encoder_budget == 0 && encoder_rows_held() > capacity) complain("encoder cache rows");
+  if (config_.encoder_cache_rows > 0 && encoder_rows_held() > config_.encoder_cache_rows)
+    complain("encoder cache rows");
+}
+
+void ShadowRunner::run_sequence(const StepPlan& plan, size_t index,
+                                const std::vector<uint64_t>& inputs, StepResult& result) {
+  const ScheduledSequence& s = plan.sequences[index];
+  const int32_t* table =
+      plan.block_tables.data() + index * static_cast<size_t>(plan.block_table_width);
+  const auto slot_of = [&](int64_t position) {
+    return int64_t{table[position / config_.block_size]} * config_.block_size +
+           position % config_.block_size;
+  };
+  uint64_t attended = position_zero(requests_.at(s.request));
+  for (int64_t p = 0; p < s.num_computed; ++p)
+    attended = attend(attended, p, kv_[static_cast<size_t>(slot_of(p))]);
+  uint64_t value = 0;
+  for (int32_t k = 0; k < s.num_tokens; ++k) {
+    const auto row = static_cast<size_t>(s.first_row + k);
+    const int64_t position = s.num_computed + k;
+    if (plan.positions[row] != position) complain("positions");
+    if (plan.slot_mapping[row] != slot_of(position)) complain("slot_mapping");
+    value = kv_value(attended, position, inputs[row]);
+    attended = attend(attended, position, value);
+    kv_[static_cast<size_t>(slot_of(position))] = value;
+    for (size_t j = 0; j < plan.prompt_logprob_rows.size(); ++j) {
+      if (plan.prompt_logprob_rows[j] != static_cast<int32_t>(row)) continue;
+      const TokenId target = plan.prompt_logprob_targets[j];
+      result.prompt_logprobs[j] = {{target, logprob_of(value, target), 1}};
+    }
+  }
+  if (s.is_prefill) prefill_tokens += s.num_tokens;
+  if (s.sample_row < 0) return;
+  const auto sample = static_cast<size_t>(s.sample_row);
+  const SampleRow& row = plan.sampling[sample];
+  result.tokens[sample].token =
+      pick(value, row.counter, row.seed, config_.vocab_size, row.banned_tokens);
+}
+
+void ShadowRunner::scribble(const StepPlan& plan) {
+  for (const BlockCopy& copy : plan.block_copies)
+    for (int32_t i = 0; i < config_.block_size; ++i)
+      kv_[static_cast<size_t>(copy.dst * config_.block_size + i)] = 0xbad;
+  for (const int64_t slot : plan.slot_mapping) kv_[static_cast<size_t>(slot)] = 0xbad;
+}
+
+Status ShadowRunner::execute(const StepPlan& plan, StepResult& result) {
+  ++steps;
+  last_plan = plan;
+  check_plan(plan);
+  std::string fault;
+  if (fail_next) fault = "a passing fault";
+  fail_next = false;
+  for (const ScheduledSequence& s : plan.sequences)
+    if (poisoned.contains(s.request)) fault = "a poisoned request";
+  for (const EncodeItem& item : plan.encode) {
+    if (refused_media.contains(item.request))
+      result.failed.emplace_back(item.request, Status(StatusCode::kMediaError, "bad image"));
+  }
+  if (!fault.empty() || !result.failed.empty()) {
+    scribble(plan);
+    if (steps % 2 == 0) run_encoder(plan);  // how far a failing step gets is anyone's guess
+    if (fault.empty()) return {};
+    result.failed.clear();
+    if (throw_faults) throw std::runtime_error(fault);
+    return Status::internal(fault);
+  }
+
+  for (const BlockCopy& copy : plan.block_copies)
+    for (int32_t i = 0; i < config_.block_size; ++i)
+      kv_[static_cast<size_t>(copy.dst * config_.block_size + i)] =
+          kv_[static_cast<size_t>(copy.src * config_.block_size + i)];
+  run_encoder(plan);
+  items_encoded += static_cast<int64_t>(plan.encode.size());
+  std::vector<uint64_t> inputs;
+  for (const TokenId token : plan.token_ids) inputs.push_back(token_input(token));
+  for (const EmbeddingCopy& copy : plan.embeddings) {
+    const auto output = encoder_outputs_.find(copy.slot);
+    if (output == encoder_outputs_.end()) {
+      complain("an embedding comes from a slot that holds nothing");
+      continue;
+    }
+    for (int32_t i = 0; i < copy.num_rows; ++i)
+      inputs[static_cast<size_t>(copy.dst_row + i)] =
+          output->second.at(static_cast<size_t>(copy.src_row + i));
+  }
+  result.tokens.resize(plan.sampling.size());
+  result.prompt_logprobs.resize(plan.prompt_logprob_rows.size());
+  for (size_t i = 0; i < plan.sequences.size(); ++i) run_sequence(plan, i, inputs, result);
+  return {};
+}
+
+void ShadowRunner::release(RequestId request) {
+  if (requests_.erase(request) == 0) complain("release of an unknown request");
+}
+
+}  // namespace mmcore::testing
