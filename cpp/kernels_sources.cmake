@@ -31,6 +31,12 @@ set(MMCORE_KERNELS_SOURCES
 )
 # Only on x86-64; where they are missing the reference runs. Code that calls into them tests __x86_64__.
 set(MMCORE_KERNELS_X86_SOURCES
+  src/ops/activation_avx2.cpp
+  src/ops/activation_avx512.cpp
+  src/ops/norm_avx2.cpp
+  src/ops/norm_avx512.cpp
+  src/ops/vocab_kernels_avx2.cpp
+  src/ops/vocab_kernels_avx512.cpp
 )
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
   list(APPEND MMCORE_KERNELS_SOURCES ${MMCORE_KERNELS_X86_SOURCES})

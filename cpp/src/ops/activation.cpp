@@ -4,7 +4,7 @@
 #include <string>
 
 #include "base/thread_pool.h"
-#include "ops/device.h"
+#include "ops/device_check.h"
 #include "ops/isa_table.h"
 #include "tensor/dispatch.h"
 #include "tensor/shape_check.h"
@@ -16,7 +16,10 @@ constexpr int64_t kElementsPerRange = 16384;
 
 template <class T>
 ActivationKernel<T> kernel() {
-  return IsaTable<ActivationKernel<T>>{.reference = reference::activation<T>}.pick();
+  return IsaTable<ActivationKernel<T>>{.reference = reference::activation<T>,
+                                       .avx2 = MMCORE_IF_X86(avx2::activation<T>),
+                                       .avx512 = MMCORE_IF_X86(avx512::activation<T>)}
+      .pick();
 }
 
 void check_kind(ShapeCheck& check, Activation kind) {
@@ -73,7 +76,7 @@ Status activation(const TensorView& x, Activation kind, const TensorView& out, S
   check_any_rank(check, "out", out, dims, x.rank).dtype(x.dtype).writable();
   check_kind(check, kind);
   MMCORE_RETURN_IF_ERROR(check.status());
-  if (check.device().type != DeviceType::kCpu) return no_kernels_for("activation", check.device());
+  MMCORE_RETURN_IF_ERROR(require_cpu("activation", check.device()));
   const int64_t total = x.numel();
   if (total == 0) return {};
   return dispatch_float(x.dtype, "activation", [&]<class T>() {
@@ -102,8 +105,7 @@ Status activation_mul(const TensorView& x, Activation kind, const TensorView& ou
   check.tensor("out", out, {T, I}).dtype(x.dtype).writable();
   check_kind(check, kind);
   MMCORE_RETURN_IF_ERROR(check.status());
-  if (check.device().type != DeviceType::kCpu)
-    return no_kernels_for("activation_mul", check.device());
+  MMCORE_RETURN_IF_ERROR(require_cpu("activation_mul", check.device()));
   const int64_t width = check.size(I);
   if (width == 0) return {};
   return dispatch_float(x.dtype, "activation_mul", [&]<class E>() {

@@ -4,7 +4,7 @@
 
 #include "base/thread_pool.h"
 #include "mmcore/ops.h"
-#include "ops/device.h"
+#include "ops/device_check.h"
 #include "tensor/shape_check.h"
 
 namespace mmcore::ops {
@@ -51,8 +51,7 @@ Status embedding_merge(const EmbeddingMergeArgs& args, Stream) {
   check.optional("media", args.media, {M, H}).dtype(args.table.dtype);
   check.tensor("out", args.out, {T, H}).dtype(args.table.dtype).writable();
   MMCORE_RETURN_IF_ERROR(check.status());
-  if (check.device().type != DeviceType::kCpu)
-    return no_kernels_for("embedding_merge", check.device());
+  MMCORE_RETURN_IF_ERROR(require_cpu("embedding_merge", check.device()));
   MMCORE_RETURN_IF_ERROR(check_rows(args, check.size(T)));
 
   const auto element = static_cast<int64_t>(size_of(args.table.dtype));

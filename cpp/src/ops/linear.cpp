@@ -5,7 +5,7 @@
 
 #include "base/thread_pool.h"
 #include "ops/activation.h"
-#include "ops/device.h"
+#include "ops/device_check.h"
 #include "tensor/dispatch.h"
 #include "tensor/shape_check.h"
 
@@ -48,7 +48,7 @@ Status linear(const LinearArgs& args, Stream) {
                                         std::to_string(static_cast<int32_t>(args.act)) +
                                         "; see Activation");
   MMCORE_RETURN_IF_ERROR(check.status());
-  if (check.device().type != DeviceType::kCpu) return no_kernels_for("linear", check.device());
+  MMCORE_RETURN_IF_ERROR(require_cpu("linear", check.device()));
   KeptRows kept;
   if (args.out_rows.present) {
     MMCORE_RETURN_IF_ERROR(kept_rows("linear", "out_rows", args.out_rows, args.out.size(0), kept));

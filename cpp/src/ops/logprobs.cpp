@@ -5,7 +5,7 @@
 
 #include "base/thread_pool.h"
 #include "mmcore/ops.h"
-#include "ops/device.h"
+#include "ops/device_check.h"
 #include "ops/row_logprobs.h"
 #include "tensor/dispatch.h"
 #include "tensor/shape_check.h"
@@ -62,7 +62,7 @@ Status logprobs(const TensorView& logits, std::span<const TokenId> targets,
   check.require(vocab <= std::numeric_limits<TokenId>::max(),
                 "logits have " + std::to_string(vocab) + " tokens, expected below 2^31");
   MMCORE_RETURN_IF_ERROR(check.status());
-  if (check.device().type != DeviceType::kCpu) return no_kernels_for("logprobs", check.device());
+  MMCORE_RETURN_IF_ERROR(require_cpu("logprobs", check.device()));
   out.resize(targets.size());
   for (auto& list : out) list.clear();
   std::vector<Status> status(targets.size());

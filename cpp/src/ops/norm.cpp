@@ -4,7 +4,7 @@
 
 #include "base/thread_pool.h"
 #include "mmcore/ops.h"
-#include "ops/device.h"
+#include "ops/device_check.h"
 #include "ops/isa_table.h"
 #include "tensor/dispatch.h"
 #include "tensor/shape_check.h"
@@ -35,7 +35,7 @@ Status rms_norm(const RmsNormArgs& args, Stream) {
   check.tensor("out", args.out, {T, H}).dtype(args.x.dtype).writable();
   check.require(args.eps >= 0.0f, "eps is " + std::to_string(args.eps) + ", expected at least 0");
   MMCORE_RETURN_IF_ERROR(check.status());
-  if (check.device().type != DeviceType::kCpu) return no_kernels_for("rms_norm", check.device());
+  MMCORE_RETURN_IF_ERROR(require_cpu("rms_norm", check.device()));
   if (check.size(H) == 0) return {};
   return dispatch_float(args.x.dtype, "rms_norm", [&]<class E>() {
     const NormRows<E> rows{.x = args.x.ptr<const E>(),
@@ -48,7 +48,10 @@ Status rms_norm(const RmsNormArgs& args, Stream) {
                            .residual_stride = args.residual.present ? args.residual.stride(0) : 0,
                            .out_stride = args.out.stride(0),
                            .eps = args.eps};
-    run<E>({.reference = reference::rms_norm<E>}, rows, check.size(T));
+    run<E>({.reference = reference::rms_norm<E>,
+            .avx2 = MMCORE_IF_X86(avx2::rms_norm<E>),
+            .avx512 = MMCORE_IF_X86(avx512::rms_norm<E>)},
+           rows, check.size(T));
   });
 }
 
@@ -61,7 +64,7 @@ Status layer_norm(const LayerNormArgs& args, Stream) {
   check.tensor("out", args.out, {T, H}).dtype(args.x.dtype).writable();
   check.require(args.eps >= 0.0f, "eps is " + std::to_string(args.eps) + ", expected at least 0");
   MMCORE_RETURN_IF_ERROR(check.status());
-  if (check.device().type != DeviceType::kCpu) return no_kernels_for("layer_norm", check.device());
+  MMCORE_RETURN_IF_ERROR(require_cpu("layer_norm", check.device()));
   if (check.size(H) == 0) return {};
   return dispatch_float(args.x.dtype, "layer_norm", [&]<class E>() {
     const NormRows<E> rows{.x = args.x.ptr<const E>(),
@@ -74,7 +77,10 @@ Status layer_norm(const LayerNormArgs& args, Stream) {
                            .residual_stride = 0,
                            .out_stride = args.out.stride(0),
                            .eps = args.eps};
-    run<E>({.reference = reference::layer_norm<E>}, rows, check.size(T));
+    run<E>({.reference = reference::layer_norm<E>,
+            .avx2 = MMCORE_IF_X86(avx2::layer_norm<E>),
+            .avx512 = MMCORE_IF_X86(avx512::layer_norm<E>)},
+           rows, check.size(T));
   });
 }
 

@@ -4,7 +4,7 @@
 
 #include "base/thread_pool.h"
 #include "mmcore/ops.h"
-#include "ops/device.h"
+#include "ops/device_check.h"
 #include "ops/row_logprobs.h"
 #include "ops/vocab_row.h"
 #include "tensor/dispatch.h"
@@ -83,7 +83,7 @@ Status sample(const TensorView& logits, std::span<const SampleRow> rows,
   check.require(rows.empty() || (vocab >= 1 && vocab <= std::numeric_limits<TokenId>::max()),
                 "logits have " + std::to_string(vocab) + " tokens, expected 1 to 2^31 - 1");
   MMCORE_RETURN_IF_ERROR(check.status());
-  if (check.device().type != DeviceType::kCpu) return no_kernels_for("sample", check.device());
+  MMCORE_RETURN_IF_ERROR(require_cpu("sample", check.device()));
   out.resize(rows.size());
   for (SampledToken& t : out) {
     t.token = -1;

@@ -5,7 +5,7 @@
 
 #include "mmcore/ops.h"
 #include "ops/activation.h"
-#include "ops/device.h"
+#include "ops/device_check.h"
 #include "ops/linear.h"
 #include "tensor/shape_check.h"
 
@@ -45,8 +45,7 @@ Status vision_projector(const VisionProjectorArgs& args, Stream) {
   check.require(reinterpret_cast<uintptr_t>(args.workspace.data) % size_of(dtype) == 0,
                 "workspace is not aligned to elements of x");
   MMCORE_RETURN_IF_ERROR(check.status());
-  if (check.device().type != DeviceType::kCpu)
-    return no_kernels_for("vision_projector", check.device());
+  MMCORE_RETURN_IF_ERROR(require_cpu("vision_projector", check.device()));
 
   KeptRows kept;
   if (args.rows.present) {

@@ -14,12 +14,18 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kLowest = std::numeric_limits<float>::lowest();
 
 const VocabKernels* vocab_kernels() {
-  return IsaTable<const VocabKernels*>{.reference = &reference::vocab_kernels}.pick();
+  return IsaTable<const VocabKernels*>{.reference = &reference::vocab_kernels,
+                                       .avx2 = MMCORE_IF_X86(&avx2::vocab_kernels),
+                                       .avx512 = MMCORE_IF_X86(&avx512::vocab_kernels)}
+      .pick();
 }
 
 template <class T>
 LoadRow<T> load_kernel() {
-  return IsaTable<LoadRow<T>>{.reference = reference::load_row<T>}.pick();
+  return IsaTable<LoadRow<T>>{.reference = reference::load_row<T>,
+                              .avx2 = MMCORE_IF_X86(avx2::load_row<T>),
+                              .avx512 = MMCORE_IF_X86(avx512::load_row<T>)}
+      .pick();
 }
 
 double sum_of(std::span<const Candidate> c) {
