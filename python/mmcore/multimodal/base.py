@@ -177,6 +177,10 @@ class MultiModalPlugin(ABC):
 
         return wrapper
 
+    def has_input_mapper(self, model_cls: type) -> bool:
+        """Tell whether a model class, itself and not a parent of it, registered a mapper."""
+        return model_cls in self._input_mappers
+
     def map_input(
         self,
         model_config: ModelConfig,

@@ -169,6 +169,10 @@ class MultiModalRegistry:
             for key, plugin in self._plugins.items()
         )
 
+    def get_modalities(self, model_cls: type[nn.Module]) -> list[str]:
+        """List the modalities that a model class has an input mapper for."""
+        return [key for key, plugin in self._plugins.items() if plugin.has_input_mapper(model_cls)]
+
     def get_max_tokens_per_item(self, model_config: ModelConfig) -> dict[str, int]:
         """Give the tokens of one item at most, for each modality that the model takes."""
         tokens = {
