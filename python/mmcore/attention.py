@@ -1,0 +1,287 @@
+"""Attention for decoders, over the paged KV cache, and for encoders.
+
+A KV cache is one tensor a layer, [2, blocks, block size, kv heads, head size]: keys, then values.
+An empty tensor stands for "no cache": attention then runs over the batch alone, which is what
+profiling does before there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from mmcore import ops
+from mmcore.errors import ValidationError
+
+__all__ = ["Attention", "AttentionMetadata", "RotaryTable", "VisionAttention"]
+
+
+@dataclass(slots=True)
+class AttentionMetadata:
+    """Which rows of a step belong to which sequence, and where their keys and values lie.
+
+    Rows are tokens; sequences that decode come before those that prefill. T rows, N sequences.
+
+    Parameters
+    ----------
+    slot_mapping
+        int64 [T]: block * block size + offset of each token in the cache.
+    query_start
+        int32 [N + 1]: first row of each sequence, and T.
+    seq_lens
+        int32 [N]: tokens of each sequence in the cache, this step's included.
+    block_tables
+        int32 [N, W]: the blocks of each sequence, padded with 0.
+    num_prefills, num_prefill_tokens, num_decode_tokens
+        Sequences that prefill, their rows, and the rows of the others.
+    max_query_len, max_seq_len
+        Most rows of a sequence, and most tokens of one.
+    """
+
+    slot_mapping: Tensor
+    query_start: Tensor
+    seq_lens: Tensor
+    block_tables: Tensor
+    num_prefills: int
+    num_prefill_tokens: int
+    num_decode_tokens: int
+    max_query_len: int
+    max_seq_len: int
+
+    @classmethod
+    def without_cache(
+        cls, lengths: Sequence[int], device: torch.device | str = "cpu"
+    ) -> AttentionMetadata:
+        """Describe whole prompts that run without a KV cache, one after the other."""
+
+        def ints(values: Sequence[int]) -> Tensor:
+            return torch.tensor(values, dtype=torch.int32, device=device)
+
+        total, longest = sum(lengths), max(lengths, default=0)
+        return cls(
+            slot_mapping=torch.full((total,), -1, dtype=torch.int64, device=device),
+            query_start=ints([0, *accumulate(lengths)]),
+            seq_lens=ints(lengths),
+            block_tables=torch.zeros((len(lengths), 0), dtype=torch.int32, device=device),
+            num_prefills=len(lengths),
+            num_prefill_tokens=total,
+            num_decode_tokens=0,
+            max_query_len=longest,
+            max_seq_len=longest,
+        )
+
+
+class RotaryTable(Protocol):
+    """What :class:`Attention` needs of a rotary embedding, to rotate while it writes the cache."""
+
+    is_neox_style: bool
+
+    def table_on(self, device: torch.device) -> Tensor:
+        """Give the float32 [max position, rotary dim] table of cosines and sines."""
+        ...
+
+
+class Attention(nn.Module):
+    """Causal self-attention of a decoder layer, with its KV cache.
+
+    Parameters
+    ----------
+    num_heads, head_size
+        Query heads and their width.
+    scale
+        Factor of the scores.
+    num_kv_heads
+        Key and value heads; `num_heads` when left out.
+    alibi_slopes, quant_config
+        Not supported; must be None.
+    cache_config
+        Only read for a ``sliding_window``.
+    rotary
+        Rotates queries and keys if ``forward`` gets positions. A model that rotates by itself
+        leaves it out.
+    sliding_window
+        Keys that a query sees at most, itself included; None for all.
+    logits_soft_cap
+        Scores become ``cap * tanh(score / cap)``; None for none.
+    prefix
+        The layer's name, for error messages.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        head_size: int,
+        scale: float,
+        num_kv_heads: int | None = None,
+        alibi_slopes: Sequence[float] | None = None,
+        cache_config: Any = None,
+        quant_config: Any = None,
+        *,
+        rotary: RotaryTable | None = None,
+        sliding_window: int | None = None,
+        logits_soft_cap: float | None = None,
+        prefix: str = "",
+    ) -> None:
+        super().__init__()
+        layer = f" ({prefix})" if prefix else ""
+        if alibi_slopes is not None:
+            raise ValidationError(f"Attention{layer} does not support alibi_slopes; pass None.")
+        if quant_config is not None:
+            raise ValidationError(f"Attention{layer} does not support quant_config; pass None.")
+        self.num_heads = num_heads
+        self.head_size = head_size
+        self.scale = float(scale)
+        self.num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        if num_heads % self.num_kv_heads:
+            raise ValidationError(
+                f"Attention{layer}: {num_heads} query heads cannot share {self.num_kv_heads} "
+                "key/value heads evenly."
+            )
+        if sliding_window is None:
+            sliding_window = getattr(cache_config, "sliding_window", None)
+        self.window = sliding_window or 0
+        self.soft_cap = logits_soft_cap or 0.0
+        # Not a submodule: layers share one table, which is no parameter of any of them.
+        self._rotary = (rotary,)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        kv_cache: Tensor | None,
+        attn_metadata: AttentionMetadata,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """Write this step's keys and values to the cache and attend over it.
+
+        Parameters
+        ----------
+        query
+            [T, heads * head size] or [T, heads, head size]. Rotated in place if `positions` are
+            given, and so are the keys.
+        key, value
+            [T, kv heads * head size] or with heads apart.
+        kv_cache
+            [2, blocks, block size, kv heads, head size], or empty for none.
+        attn_metadata
+            Where the rows belong.
+        positions
+            int64 [T], for the rotary embedding given to the constructor.
+
+        Returns
+        -------
+        Tensor
+            Of `query`'s shape.
+        """
+        tokens = query.shape[0]
+        q = query.view(tokens, self.num_heads, self.head_size)
+        k = key.view(tokens, self.num_kv_heads, self.head_size)
+        v = value.view(tokens, self.num_kv_heads, self.head_size)
+
+        rotary = self._rotary[0] if positions is not None else None
+        cos_sin = None if rotary is None else rotary.table_on(q.device)
+        interleaved = rotary is not None and not rotary.is_neox_style
+        if rotary is None:
+            positions = None
+
+        if kv_cache is None or kv_cache.numel() == 0:
+            if cos_sin is not None:
+                ops.rope_kv_write(
+                    q, k, positions=positions, cos_sin=cos_sin, interleaved=interleaved
+                )
+            start = attn_metadata.query_start
+            out = ops.varlen_attention(
+                q, k, v, start, start,
+                scale=self.scale, soft_cap=self.soft_cap, window=self.window, causal=True,
+            )  # fmt: skip
+            return out.view(query.shape)
+
+        k_cache, v_cache = kv_cache.unbind(0)
+        ops.rope_kv_write(
+            q if cos_sin is not None else None,
+            k,
+            v,
+            positions=positions,
+            cos_sin=cos_sin,
+            k_cache=k_cache,
+            v_cache=v_cache,
+            slot_mapping=attn_metadata.slot_mapping,
+            interleaved=interleaved,
+        )
+        out = ops.paged_attention(
+            q,
+            k_cache,
+            v_cache,
+            attn_metadata.block_tables,
+            attn_metadata.query_start,
+            attn_metadata.seq_lens,
+            scale=self.scale,
+            soft_cap=self.soft_cap,
+            window=self.window,
+        )
+        return out.view(query.shape)
+
+    def extra_repr(self) -> str:
+        """Describe the layer for ``print(model)``."""
+        return (
+            f"num_heads={self.num_heads}, num_kv_heads={self.num_kv_heads}, "
+            f"head_size={self.head_size}, window={self.window}"
+        )
+
+
+class VisionAttention(nn.Module):
+    """Attention of an encoder layer: every row sees all rows of its item.
+
+    Parameters
+    ----------
+    num_heads, head_size
+        Query heads and their width.
+    scale
+        Factor of the scores; ``head_size ** -0.5`` when left out.
+    """
+
+    def __init__(self, num_heads: int, head_size: int, scale: float | None = None) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.head_size = head_size
+        self.scale = head_size**-0.5 if scale is None else float(scale)
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor | None = None
+    ) -> Tensor:
+        """Attend within each item.
+
+        Parameters
+        ----------
+        query, key, value
+            [items, rows, heads * head size]; or, with `cu_seqlens`, [all rows, heads * head size].
+        cu_seqlens
+            int32 [items + 1]: the rows of each item, where items have different numbers of rows.
+
+        Returns
+        -------
+        Tensor
+            Of `query`'s shape.
+        """
+        if cu_seqlens is not None:
+            heads = (-1, self.num_heads, self.head_size)
+            out = ops.varlen_attention(
+                query.view(heads), key.view(heads), value.view(heads), cu_seqlens, cu_seqlens,
+                scale=self.scale,
+            )  # fmt: skip
+            return out.view(query.shape)
+        items, rows, _ = query.shape
+        q, k, v = (
+            t.view(items, rows, self.num_heads, self.head_size).transpose(1, 2)
+            for t in (query, key, value)
+        )
+        # Items of one size are torch's best case: its fused kernel beats ragged attention there.
+        attended = scaled_dot_product_attention(q, k, v, scale=self.scale)
+        return attended.transpose(1, 2).reshape(query.shape)

@@ -1,0 +1,80 @@
+"""The vision projector: two linear layers that bring encoder features into the decoder's space."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from mmcore import ops
+from mmcore.model_executor.layers.activation import kernel_activation
+from mmcore.model_executor.layers.linear import ReplicatedLinear
+
+__all__ = ["VisionProjector"]
+
+
+class VisionProjector(nn.Module):
+    """``linear_2(act(linear_1(x)))`` as one kernel, which can write straight into given rows.
+
+    Parameters
+    ----------
+    in_features
+        Width of encoder features.
+    intermediate_features, out_features
+        Width between the layers, and of the decoder.
+    act
+        The activation's name in config.json.
+    bias
+        Whether both layers have one.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        intermediate_features: int,
+        out_features: int,
+        act: str = "gelu",
+        bias: bool = True,
+        prefix: str = "",
+    ) -> None:
+        super().__init__()
+        self.linear_1 = ReplicatedLinear(
+            in_features, intermediate_features, bias=bias, prefix=f"{prefix}.linear_1"
+        )
+        self.linear_2 = ReplicatedLinear(
+            intermediate_features, out_features, bias=bias, prefix=f"{prefix}.linear_2"
+        )
+        self.act = kernel_activation(act)
+
+    def forward(
+        self, image_features: Tensor, out: Tensor | None = None, rows: Tensor | None = None
+    ) -> Tensor:
+        """Project features.
+
+        Parameters
+        ----------
+        image_features
+            [..., in features].
+        out
+            Where results go; allocated when left out.
+        rows
+            int64, one for each row of features: its row in `out`, or a negative number for a row
+            that nobody needs, which is then not computed. Needs `out`.
+
+        Returns
+        -------
+        Tensor
+            [..., out features], or `out`.
+        """
+        return ops.vision_projector(
+            image_features,
+            self.linear_1.weight,
+            self.linear_1.bias,
+            self.linear_2.weight,
+            self.linear_2.bias,
+            act=self.act,
+            rows=rows,
+            out=out,
+        )
+
+    def extra_repr(self) -> str:
+        """Describe the layer for ``print(model)``."""
+        return self.act
