@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from mmcore.errors import InternalError
 from mmcore.inputs.data import TokenInputs
+from mmcore.multimodal.items import count_items
 from mmcore.multimodal.processor_kwargs import (
     get_allowed_kwarg_only_overrides,
     resolve_mm_processor_kwargs,
@@ -229,7 +230,7 @@ class InputRegistry:
                 raise AssertionError(message)
             _warn_once(message)
         for modality, data in (dummy.multi_modal_data or {}).items():
-            num_items = len(data) if isinstance(data, list) else 1
+            num_items = count_items(modality, data)
             num_expected = mm_counts[modality]
             if num_items < num_expected:
                 raise AssertionError(
