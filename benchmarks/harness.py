@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -107,7 +109,18 @@ def machine_facts(threads: int) -> dict[str, Any]:
         "mmcore": mmcore.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
+        "load": round(os.getloadavg()[0], 1),
     }
+
+
+def warn_if_busy(facts: dict[str, Any]) -> None:
+    """Say when other programs compete for the cores: barriers then wait for whole time slices."""
+    if facts["load"] > 0.5:
+        print(
+            f"warning: the load average is {facts['load']}. Other programs run on this machine; "
+            "these figures compare nothing.",
+            file=sys.stderr,
+        )
 
 
 def use_threads(threads: int | None) -> int:

@@ -20,6 +20,7 @@ from benchmarks.harness import (
     machine_facts,
     print_table,
     use_threads,
+    warn_if_busy,
     write_results,
 )
 from benchmarks.op_cases import Case, all_cases
@@ -88,6 +89,7 @@ def main() -> None:
 
     torch.manual_seed(0)
     facts = machine_facts(use_threads(options.threads))
+    warn_if_busy(facts)
     print(", ".join(f"{name} {value}" for name, value in facts.items()), "\n")
     rows = []
     for name in options.dtype or ["float32", "bfloat16"]:

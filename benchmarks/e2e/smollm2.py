@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.e2e.rounds import Generate, Tokens, agreement, dtype_of, print_rows, run_rounds
 from benchmarks.e2e.smollm2_weights import smollm2_checkpoint
-from benchmarks.harness import machine_facts, use_threads, write_results
+from benchmarks.harness import machine_facts, use_threads, warn_if_busy, write_results
 
 PROMPT_TOKENS = 128
 
@@ -86,6 +86,7 @@ def main() -> None:
     options = parser.parse_args()
 
     facts = machine_facts(use_threads(options.threads))
+    warn_if_busy(facts)
     batches = options.batch or [1, 32]
     rows = []
     for name in options.dtype or ["bfloat16", "float32"]:

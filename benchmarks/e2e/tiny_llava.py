@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from benchmarks.e2e.rounds import Generate, Tokens, agreement, print_rows, run_rounds
-from benchmarks.harness import machine_facts, use_threads, write_results
+from benchmarks.harness import machine_facts, use_threads, warn_if_busy, write_results
 from mmcore.entrypoints.cli.bundled import MODEL
 
 PROMPT = "USER: <image>\nDescribe the image. ASSISTANT:"
@@ -89,6 +89,7 @@ def main() -> None:
     options = parser.parse_args()
 
     facts = machine_facts(use_threads(options.threads))
+    warn_if_busy(facts)
     ours, theirs = mmcore_engine(Pictures()), transformers_engine(Pictures())
     # Both sides see the same pictures here, since both rows of pictures begin alike.
     same = agreement(ours(8, options.new_tokens), theirs(8, options.new_tokens))
