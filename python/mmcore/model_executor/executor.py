@@ -1,0 +1,211 @@
+"""Loads a model, plans its memory, and joins it with the core: from configuration to engine."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from mmcore.model_executor.kv_cache import KvCacheSpec, allocate_kv_caches, empty_kv_caches
+from mmcore.model_executor.media_mapper import MediaMapper
+from mmcore.model_executor.memory_plan import (
+    MAX_CPU_KV_BYTES,
+    MemoryPlan,
+    MemoryRequest,
+    available_cpu_bytes,
+    plan_memory,
+)
+from mmcore.model_executor.model_loader import get_model
+from mmcore.model_executor.model_runner import PROMPT_LOGITS_ROWS, ModelRunner
+from mmcore.model_executor.models.interfaces import supports_encoder_split
+from mmcore.model_executor.profile_run import ProfileResult, profile_run
+from mmcore.model_executor.workspace import encoder_bytes_per_row, step_workspace_bytes
+from mmcore.multimodal import MULTIMODAL_REGISTRY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+    from mmcore.config import CacheConfig, DeviceConfig, LoadConfig, ModelConfig, SchedulerConfig
+
+__all__ = ["EncoderLimits", "Executor", "build_executor"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderLimits:
+    """Embedding rows that one step may encode, and that the encoder cache holds."""
+
+    budget: int = 0
+    cache_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Executor:
+    """A model on its device, ready to run steps.
+
+    Parameters
+    ----------
+    split_media_items
+        Whether the encoder runs apart from the decoder (the extended level).
+    """
+
+    runner: ModelRunner
+    memory: MemoryPlan
+    encoder: EncoderLimits
+    logits_size: int
+    split_media_items: bool
+
+
+def build_executor(
+    model_config: ModelConfig,
+    cache_config: CacheConfig,
+    scheduler_config: SchedulerConfig,
+    load_config: LoadConfig,
+    device_config: DeviceConfig,
+    *,
+    placeholder_ids: Mapping[str, int],
+    encoder_budget: int = 0,
+    encoder_cache_rows: int = 0,
+    mm_input_cache_bytes: int = 0,
+) -> Executor:
+    """Load the model, check it on dummy data, plan the memory and allocate the KV cache.
+
+    Raises
+    ------
+    ValidationError
+        If the memory does not suffice, or the model's registrations contradict each other.
+    CheckpointError
+        If the weights cannot be loaded.
+    """
+    started = time.monotonic()
+    device = torch.device(_device_name(device_config))
+    dtype = model_config.dtype_for(device.type)
+    model = get_model(
+        model_config,
+        load_config,
+        device=device,
+        cache_config=cache_config,
+        scheduler_config=scheduler_config,
+    )
+    loaded = time.monotonic()
+    mapper: MediaMapper | None = None
+    split = True
+    limits = EncoderLimits()
+    if model_config.is_multimodal_model:
+        mapper = MediaMapper(model_config, MULTIMODAL_REGISTRY, mm_input_cache_bytes)
+        split = supports_encoder_split(model)
+        limits = _encoder_limits(model_config, scheduler_config, encoder_budget, encoder_cache_rows)
+    spec = KvCacheSpec.of(model_config, cache_config, dtype)
+    profile = profile_run(
+        model,
+        model_config,
+        mapper,
+        empty_kv_caches(spec, device),
+        device,
+        max_num_batched_tokens=scheduler_config.max_num_batched_tokens,
+        placeholder_ids=placeholder_ids,
+    )
+    memory = plan_memory(
+        _memory_request(
+            model,
+            model_config,
+            cache_config,
+            scheduler_config,
+            spec,
+            limits,
+            profile,
+            device,
+            split,
+        )
+    )
+    kv_caches = allocate_kv_caches(spec, memory.num_blocks, device)
+    for line in memory.lines():
+        logger.info("%s", line)
+    logger.info(
+        "%s ready on %s in %s: loaded in %.2f s, checked with %d dummy tokens in %.2f s",
+        type(model).__name__,
+        device,
+        str(dtype).removeprefix("torch."),
+        loaded - started,
+        profile.num_tokens,
+        time.monotonic() - loaded,
+    )
+    runner = ModelRunner(model, kv_caches, mapper, device)
+    return Executor(runner, memory, limits, profile.logits_size, split)
+
+
+def _device_name(device_config: DeviceConfig) -> str:
+    if device_config.device == "auto":
+        return device_config.device_type
+    return device_config.device
+
+
+def _encoder_limits(
+    model_config: ModelConfig,
+    scheduler_config: SchedulerConfig,
+    budget: int,
+    cache_rows: int,
+) -> EncoderLimits:
+    """Choose the encoder's budgets: a step must be able to encode the largest item."""
+    largest = max(MULTIMODAL_REGISTRY.get_max_tokens_per_item(model_config).values(), default=0)
+    if not budget:
+        budget = max(scheduler_config.max_num_batched_tokens, largest, 1)
+    if not cache_rows:
+        cache_rows = 4 * budget
+    return EncoderLimits(budget, max(cache_rows, budget))
+
+
+def _memory_request(
+    model: nn.Module,
+    model_config: ModelConfig,
+    cache_config: CacheConfig,
+    scheduler_config: SchedulerConfig,
+    spec: KvCacheSpec,
+    limits: EncoderLimits,
+    profile: ProfileResult,
+    device: torch.device,
+    split: bool,
+) -> MemoryRequest:
+    dtype_bytes = model_config.dtype_for(device.type).itemsize
+    weights = sum(t.nbytes for t in _distinct_tensors(model))
+    workspace = step_workspace_bytes(
+        model_config,
+        dtype_bytes=dtype_bytes,
+        num_tokens=scheduler_config.max_num_batched_tokens,
+        num_logits=max(scheduler_config.max_num_seqs, PROMPT_LOGITS_ROWS),
+        encoder_rows=limits.budget,
+    )
+    share = cache_config.gpu_memory_utilization
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        budget = int(total * share)
+    else:
+        # The weights are loaded already, so they are not available any more.
+        budget = int((available_cpu_bytes() + weights) * share)
+    return MemoryRequest(
+        device=str(device),
+        budget_bytes=budget,
+        weights_bytes=weights,
+        encoder_cache_bytes=(
+            limits.cache_rows * encoder_bytes_per_row(model_config, dtype_bytes) if split else 0
+        ),
+        workspace_bytes=max(workspace, profile.peak_bytes or 0),
+        bytes_per_block=spec.bytes_per_block,
+        block_size=spec.block_size,
+        max_model_len=model_config.max_model_len,
+        max_num_seqs=scheduler_config.max_num_seqs,
+        num_blocks_override=cache_config.num_gpu_blocks_override,
+        kv_bytes_cap=MAX_CPU_KV_BYTES if device.type == "cpu" else None,
+    )
+
+
+def _distinct_tensors(model: nn.Module) -> list[torch.Tensor]:
+    """List parameters and buffers, a shared one (a tied head) once."""
+    tensors = {t.data_ptr(): t for t in (*model.parameters(), *model.buffers())}
+    return list(tensors.values())

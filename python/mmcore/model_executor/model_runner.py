@@ -1,0 +1,292 @@
+"""Turns a step's plan into tensors, runs the model on them, and samples.
+
+The plan's arrays are the core's memory: they become tensors without a copy on the CPU and are gone
+when :meth:`ModelRunner.execute` returns.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from mmcore import _C
+from mmcore.attention import AttentionMetadata
+from mmcore.errors import InternalError, MmcoreError
+from mmcore.model_executor.encoder_runner import EncodeJob, EncoderRunner, Failure
+from mmcore.model_executor.forward_signature import required_media_arguments
+from mmcore.model_executor.kv_cache import copy_kv_blocks
+from mmcore.model_executor.media_mapper import MediaItemLike, MediaMapper
+from mmcore.model_executor.models.interfaces import supports_encoder_split
+from mmcore.model_executor.sampling_metadata import SamplingMetadata
+from mmcore.multimodal import MultiModalInputs
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["ModelRunner", "RunnerRequest"]
+
+# Rows of prompt logits computed at a time: a long prompt's would not fit.
+PROMPT_LOGITS_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerRequest:
+    """What the runner keeps of a request while it lives.
+
+    Parameters
+    ----------
+    items
+        Its media, in the prompt's order.
+    logits_processors
+        Functions that change its logits before sampling.
+    """
+
+    items: Sequence[MediaItemLike] = ()
+    logits_processors: Sequence[Callable[..., torch.Tensor]] = ()
+
+
+class ModelRunner:
+    """Runs steps of one model on one device.
+
+    Parameters
+    ----------
+    model
+        The model, loaded.
+    kv_caches
+        One tensor a layer.
+    mapper
+        Prepares media; None for a text-only model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        kv_caches: list[torch.Tensor],
+        mapper: MediaMapper | None,
+        device: torch.device,
+    ) -> None:
+        self.model: Any = model
+        self.kv_caches = kv_caches
+        self.mapper = mapper
+        self.device = device
+        self.encoder: EncoderRunner | None = None
+        if mapper is not None and supports_encoder_split(model):
+            self.encoder = EncoderRunner(model, mapper, device)
+        self._media_defaults = required_media_arguments(model)
+        self._requests: dict[int, RunnerRequest] = {}
+        self._unscheduled: set[int] = set()
+        self._first_scheduled: dict[int, float] = {}
+        self._with_processors: set[int] = set()
+
+    def add_request(self, request_id: int, request: RunnerRequest) -> None:
+        """Keep what a submitted request needs."""
+        if request.items or request.logits_processors:
+            self._requests[request_id] = request
+        if request.logits_processors:
+            self._with_processors.add(request_id)
+        self._unscheduled.add(request_id)
+
+    def release(self, request_id: int) -> None:
+        """Forget a request; called by the core when it is gone."""
+        self._requests.pop(request_id, None)
+        self._with_processors.discard(request_id)
+        self._unscheduled.discard(request_id)
+
+    @property
+    def num_requests(self) -> int:
+        """Requests that the runner keeps anything of."""
+        return len(self._requests)
+
+    def take_first_scheduled(self) -> dict[int, float]:
+        """Give the requests that ran for the first time since the last call, and when."""
+        taken = self._first_scheduled
+        if taken:
+            self._first_scheduled = {}
+        return taken
+
+    @torch.inference_mode()
+    def execute(self, plan: _C.StepPlan) -> list[Failure] | None:
+        """Run one step; the core calls this.
+
+        Returns
+        -------
+        list or None
+            Requests that cannot go on, each with its error. The step then did not happen.
+        """
+        if self._unscheduled:
+            self._note_scheduled(plan)
+        copies = plan.block_copies
+        if len(copies):
+            self._copy_blocks(copies)
+        media = plan.embeddings if self.mapper is not None else ()
+        inputs: dict[str, Any] = {}
+        token_ids = self._to_device(plan.token_ids).long()
+        if self.encoder is not None:
+            failures = self._encode(plan)
+            if failures:
+                return failures
+            if len(media):
+                inputs["inputs_embeds"] = self._merge(plan, token_ids, media)
+        elif self.mapper is not None:
+            failures = self._map_whole_items(media, inputs)
+            if failures:
+                return failures
+        hidden = self.model(
+            token_ids,
+            self._to_device(plan.positions),
+            self.kv_caches,
+            self._attention_metadata(plan),
+            **inputs,
+        )
+        self._prompt_logprobs(plan, hidden)
+        return self._sample(plan, hidden)
+
+    def _to_device(self, array: np.ndarray[Any, Any]) -> torch.Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor if self.device.type == "cpu" else tensor.to(self.device)
+
+    def _note_scheduled(self, plan: _C.StepPlan) -> None:
+        now = time.time()
+        for request_id in plan.sequences["request"].tolist():
+            if request_id in self._unscheduled:
+                self._unscheduled.discard(request_id)
+                self._first_scheduled[request_id] = now
+
+    def _copy_blocks(self, copies: np.ndarray[Any, Any]) -> None:
+        pairs = np.stack([copies["src"], copies["dst"]], axis=1).astype(np.int64)
+        copy_kv_blocks(self.kv_caches, self._to_device(pairs))
+
+    def _attention_metadata(self, plan: _C.StepPlan) -> AttentionMetadata:
+        num_prefill_tokens = plan.num_prefill_tokens
+        return AttentionMetadata(
+            slot_mapping=self._to_device(plan.slot_mapping),
+            query_start=self._to_device(plan.query_start),
+            seq_lens=self._to_device(plan.seq_lens),
+            block_tables=self._to_device(plan.block_tables),
+            num_prefills=plan.num_prefills,
+            num_prefill_tokens=num_prefill_tokens,
+            num_decode_tokens=plan.num_tokens - num_prefill_tokens,
+            max_query_len=plan.max_query_len,
+            max_seq_len=plan.max_seq_len,
+        )
+
+    # Media of models with an encoder of its own.
+
+    def _encode(self, plan: _C.StepPlan) -> list[Failure]:
+        assert self.encoder is not None
+        evicted = plan.evict
+        if len(evicted):
+            self.encoder.drop(evicted.tolist())
+        planned = plan.encode
+        if not len(planned):
+            return []
+        jobs = [
+            EncodeJob(request, slot, rows, self._requests[request].items[index])
+            for request, index, slot, rows in planned.tolist()
+        ]
+        failures = self.encoder.encode(jobs)
+        if failures:
+            # The step will not happen; the items are planned again with whatever slots are free.
+            self.encoder.drop([job.slot for job in jobs])
+        return failures
+
+    def _merge(
+        self, plan: _C.StepPlan, token_ids: torch.Tensor, media: np.ndarray[Any, Any]
+    ) -> torch.Tensor:
+        """Embed the step's tokens, with the rows of media taken from the encoder's outputs."""
+        assert self.encoder is not None
+        mask = np.zeros(plan.num_tokens, dtype=np.bool_)
+        pieces = []
+        for _, _, slot, source, target, rows in media.tolist():  # in the order of the rows
+            mask[target : target + rows] = True
+            pieces.append(self.encoder.rows(slot, source, source + rows))
+        embeds: torch.Tensor = self.model.embed_input_ids(
+            token_ids, pieces, is_multimodal=self._to_device(mask)
+        )
+        return embeds
+
+    # Media of seed-level models: each item runs whole, with the tokens that stand for it.
+
+    def _map_whole_items(
+        self, media: Sequence[Any] | np.ndarray[Any, Any], inputs: dict[str, Any]
+    ) -> list[Failure]:
+        assert self.mapper is not None
+        inputs.update(self._media_defaults)
+        if not len(media):
+            return []
+        by_request: dict[int, list[int]] = {}
+        for request, index in media[["request", "item_index"]].tolist():  # type: ignore[call-overload]
+            indices = by_request.setdefault(request, [])
+            if index not in indices:
+                indices.append(index)
+        failures: list[Failure] = []
+        mapped = []
+        for request, indices in by_request.items():
+            items = self._requests[request].items
+            try:
+                mapped.append(self.mapper.map([items[index] for index in indices]))
+            except MmcoreError as error:
+                failures.append((request, error))
+        if not failures:
+            batch = MultiModalInputs.batch(mapped)
+            inputs.update(MultiModalInputs.as_kwargs(batch, device=self.device))
+        return failures
+
+    # Logits and sampling.
+
+    def _prompt_logprobs(self, plan: _C.StepPlan, hidden: torch.Tensor) -> None:
+        rows = plan.prompt_logprob_rows
+        for first in range(0, len(rows), PROMPT_LOGITS_ROWS):
+            chunk = self._to_device(rows[first : first + PROMPT_LOGITS_ROWS]).long()
+            logits = self.model.compute_logits(hidden, SamplingMetadata(None, chunk))
+            _C.prompt_logprobs(plan, logits, first)
+
+    def _sample(self, plan: _C.StepPlan, hidden: torch.Tensor) -> list[Failure] | None:
+        rows = plan.sample_rows
+        if not len(rows):
+            return None
+        metadata = SamplingMetadata(plan, self._to_device(rows).long())
+        logits = self.model.compute_logits(hidden, metadata)
+        if self._with_processors:
+            failures = self._process_logits(plan, logits)
+            if failures:
+                return failures
+        output = self.model.sample(logits, metadata)
+        if not metadata.sampled:
+            # The model sampled by itself.
+            plan.set_tokens([int(token.token_id) for token in output])
+        return None
+
+    def _process_logits(self, plan: _C.StepPlan, logits: torch.Tensor) -> list[Failure]:
+        """Let the callables of requests change their rows, in place."""
+        failures: list[Failure] = []
+        for request, row in plan.sequences[["request", "sample_row"]].tolist():
+            if row < 0 or request not in self._with_processors:
+                continue
+            prompt, generated = (ids.tolist() for ids in plan.history(row))
+            try:
+                for process in self._requests[request].logits_processors:
+                    arguments = (prompt, generated) if _takes_three(process) else (generated,)
+                    logits[row] = process(*arguments, logits[row])
+            except Exception as error:
+                ours = InternalError(
+                    f"A logits processor raised {type(error).__name__}: {error}",
+                    code="logits_processor_error",
+                )
+                ours.__cause__ = error
+                failures.append((request, ours))
+        return failures
+
+
+def _takes_three(process: Callable[..., Any]) -> bool:
+    """Tell (prompt ids, generated ids, logits) from (generated ids, logits)."""
+    try:
+        return len(inspect.signature(process).parameters) == 3
+    except (TypeError, ValueError):
+        return False
