@@ -1,0 +1,1 @@
+"""Train, export and evaluate the tiny LLaVA that ships inside mmcore."""
