@@ -79,6 +79,7 @@ def _write_tokenizer(folder: Path) -> None:
 
     letters = [chr(c) for c in range(33, 127)]
     vocab = {"<unk>": 0, "<s>": 1, "</s>": 2, **{c: i + 3 for i, c in enumerate(letters)}}
+    vocab["<image>"] = IMAGE_TOKEN_ID
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     state = json.loads(tokenizer.to_str())

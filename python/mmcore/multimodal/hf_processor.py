@@ -173,7 +173,9 @@ def _load(what: str, loader: Any, name: str, *args: Any, **kwargs: Any) -> Any:
     try:
         return loader.from_pretrained(name, *args, **kwargs)
     except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
-        raise CheckpointError(f"No {what} can be loaded from {name!r}: {error}") from error
+        options = sorted(kwargs.keys() - {"revision", "trust_remote_code"})
+        given = f" with the options {', '.join(options)}" if options else ""
+        raise CheckpointError(f"No {what} can be loaded from {name!r}{given}: {error}") from error
 
 
 def _fill_from_config(
