@@ -8,6 +8,7 @@ set(MMCORE_KERNELS_SOURCES
   src/ops/attention/attention.cpp
   src/ops/attention/attention_cpu.cpp
   src/ops/attention/entry_check.cpp
+  src/ops/attention/plan.cpp
   src/ops/copy_blocks.cpp
   src/ops/cpu_isa.cpp
   src/ops/embedding_merge.cpp
@@ -33,6 +34,12 @@ set(MMCORE_KERNELS_SOURCES
 set(MMCORE_KERNELS_X86_SOURCES
   src/ops/activation_avx2.cpp
   src/ops/activation_avx512.cpp
+  src/ops/attention/attention_avx2.cpp
+  src/ops/attention/attention_avx512.cpp
+  src/ops/attention/attention_avx512bf16.cpp
+  src/ops/linear_avx2.cpp
+  src/ops/linear_avx512.cpp
+  src/ops/linear_avx512bf16.cpp
   src/ops/norm_avx2.cpp
   src/ops/norm_avx512.cpp
   src/ops/vocab_kernels_avx2.cpp

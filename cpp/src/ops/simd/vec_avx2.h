@@ -97,6 +97,7 @@ inline Vec ldexp_normal(Vec x, Vec n) {
   const __m256i i = _mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127));
   return {_mm256_mul_ps(x.v, _mm256_castsi256_ps(_mm256_slli_epi32(i, 23)))};
 }
+inline float first(Vec a) { return _mm256_cvtss_f32(a.v); }
 inline float sum(Vec a) {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));

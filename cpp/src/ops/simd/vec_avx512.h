@@ -73,6 +73,7 @@ inline Vec round(Vec a) {
 inline Vec ldexp(Vec x, Vec n) { return {_mm512_scalef_ps(x.v, n.v)}; }
 /// For -126 <= n <= 127 and normal x.
 inline Vec ldexp_normal(Vec x, Vec n) { return ldexp(x, n); }
+inline float first(Vec a) { return _mm512_cvtss_f32(a.v); }
 inline float sum(Vec a) { return _mm512_reduce_add_ps(a.v); }
 inline float max_lane(Vec a) { return _mm512_reduce_max_ps(a.v); }
 

@@ -1,0 +1,100 @@
+// bfloat16 queries against a bfloat16 cache with vdpbf16ps: two products a lane, exact, summed in
+// float. Layouts as in pack.h with pairs along the summed axis as units: D counts pairs for queries
+// and keys, rows count pairs of keys for values.
+#pragma once
+
+#include "ops/attention/simd/direct.h"
+#include "ops/attention/simd/tile.h"
+
+#if defined(__AVX512BF16__)
+
+namespace mmcore::ops {
+namespace {
+
+struct PairDot {
+  using Query = bf16;
+  using Operand = __m512i;
+  static constexpr int kStep = 32;
+  static __m512i load(const bf16* p) { return _mm512_loadu_si512(p); }
+  static __m512i load(const bf16* p, int n) {
+    return _mm512_maskz_loadu_epi16(static_cast<__mmask32>((uint64_t{1} << n) - 1), p);
+  }
+  static Vec dot(__m512i a, __m512i b, Vec sum) {
+    return {_mm512_dpbf16_ps(sum.v, (__m512bh)a, (__m512bh)b)};
+  }
+};
+
+struct PairTile {
+  using Operand = __m512i;
+  static constexpr int kUnit = 2;
+  static __m512i load(const float* p) { return _mm512_loadu_si512(p); }
+  static __m512i broadcast(const float* p) { return _mm512_castps_si512(_mm512_set1_ps(*p)); }
+  static Vec dot(__m512i a, __m512i b, Vec sum) {
+    return {_mm512_dpbf16_ps(sum.v, (__m512bh)a, (__m512bh)b)};
+  }
+  /// The sum counts what is stored, so that rounding the weights does not shift the mean.
+  static Vec store_weights(float* scores, int i, Vec w) {
+    const __m256i rounded = (__m256i)_mm512_cvtneps_pbh(w.v);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(scores) + i, rounded);
+    return Vec::widen_bf16(rounded);
+  }
+};
+
+inline void pack_query_pairs(const AttentionProblem& p, const AttentionItem& item, int padded_rows,
+                             float* to) {
+  const int dim = padded_dim(p.head_dim);
+  const int rows = item.queries * item.heads;
+  for (int r = 0; r < padded_rows; ++r, to += dim) {
+    for (int d = 0; d < dim; d += 32) {
+      const int n = r < rows ? p.head_dim - d : 0;
+      const auto mask = static_cast<__mmask32>(n >= 32 ? ~uint32_t{0} : (uint32_t{1} << n) - 1);
+      const __m512i x = n > 0 ? _mm512_maskz_loadu_epi16(mask, query_row<bf16>(p, item, r) + d)
+                              : _mm512_setzero_si512();
+      _mm512_storeu_si512(to + d / 2, x);
+    }
+  }
+}
+
+inline void pack_key_pairs(const bf16* const* rows, int count, int head_dim, float* to) {
+  pack_transposed(count, head_dim / 2, to, [&](int j, int u) {
+    const int n = head_dim / 2 - u;
+    return Vec{_mm512_maskz_loadu_ps(Vec::bits(n < 16 ? n : 16), rows[j] + 2 * u)};
+  });
+}
+
+/// Unit [j / 2, d] = (row j, row j + 1) at dim d; a missing last row is zero.
+inline void pack_value_pairs(const bf16* const* rows, int count, int head_dim, float* to) {
+  const int dim = padded_dim(head_dim);
+  for (int j = 0; j < count; j += 2, to += dim) {
+    for (int d = 0; d < head_dim; d += 16) {
+      const __mmask16 mask = Vec::bits(head_dim - d < 16 ? head_dim - d : 16);
+      const __m512i even = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, rows[j] + d));
+      __m512i odd = _mm512_setzero_si512();
+      if (j + 1 < count) {
+        odd = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, rows[j + 1] + d));
+      }
+      _mm512_storeu_si512(to + d, _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+    }
+  }
+}
+
+/// False when the types are others: nothing was done.
+inline bool attend_in_pairs(const AttentionProblem& p, const AttentionItem& item,
+                            const Scratch& s) {
+  if (p.dtype != DType::kBFloat16 || p.kv_dtype != DType::kBFloat16) return false;
+  const int rows = item.queries * item.heads;
+  if (is_direct(item)) {
+    pack_query_pairs(p, item, rows, s.q);
+    attend_directly<PairDot, bf16>(p, item, s, reinterpret_cast<const bf16*>(s.q),
+                                   2 * padded_dim(p.head_dim));
+  } else {
+    pack_query_pairs(p, item, padded_rows(rows), s.q);
+    attend_by_tiles<PairTile, bf16>(p, item, s, pack_key_pairs, pack_value_pairs);
+  }
+  return true;
+}
+
+}  // namespace
+}  // namespace mmcore::ops
+
+#endif

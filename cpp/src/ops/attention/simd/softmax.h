@@ -1,0 +1,85 @@
+// Scores to weights, one row of a tile at a time, with the running maximum of online softmax.
+// Scores are taken to base 2: weight = 2^(score log2 e - top).
+#pragma once
+
+#include "ops/attention/simd/scratch.h"
+
+namespace mmcore::ops {
+namespace {
+
+inline constexpr float kLog2E = 1.44269504088896340736f;
+
+/// q.k to a base-2 score: scale x, or with a soft cap: cap tanh(scale x).
+struct ScoreMap {
+  float scale;
+  float cap;  // 0: none
+
+  explicit ScoreMap(const AttentionProblem& p)
+      : scale(p.soft_cap > 0 ? p.scale / p.soft_cap : p.scale * kLog2E), cap(p.soft_cap * kLog2E) {}
+};
+
+/// Keeps weights where the scores were; what a Mode below has to offer.
+struct WeightsAsFloat {
+  static Vec store_weights(float* scores, int i, Vec w) {
+    w.store(scores + i * Vec::kLanes);
+    return w;
+  }
+};
+
+inline void start_row(const Scratch& s, int row) {
+  s.top[row] = -__builtin_inff();
+  Vec::zero().store(s.lanes + row * Vec::kLanes);
+}
+
+/// Turns row `row` of the tile into weights, 0 outside of columns [begin, end), and sets its
+/// rescale. Mode::store_weights says how weights are stored and which sum counts.
+template <class Mode, bool kCapped>
+void weigh_row_as(const Scratch& s, int row, int begin, int end, ScoreMap map) {
+  constexpr int kVecs = kTileKeys / Vec::kLanes;
+  float* scores = s.scores + row * kTileKeys;
+  const Vec nothing = Vec::all(-__builtin_inff());
+  const bool whole = begin <= 0 && end >= kTileKeys;
+  Vec t[kVecs];
+  Vec top = nothing;
+#pragma GCC unroll 8
+  for (int i = 0; i < kVecs; ++i) {
+    t[i] = Vec::load(scores + i * Vec::kLanes) * Vec::all(map.scale);
+    if constexpr (kCapped) t[i] = simd::tanh(t[i]) * Vec::all(map.cap);
+    if (!whole) {
+      const auto lanes = [i](int column) {
+        const int n = column - i * Vec::kLanes;
+        return simd::first_lanes(n < 0 ? 0 : n > Vec::kLanes ? Vec::kLanes : n);
+      };
+      t[i] = simd::select(lanes(begin), nothing, simd::select(lanes(end), t[i], nothing));
+    }
+    top = simd::max(t[i], top);
+  }
+  const float before = s.top[row];
+  const float tile_top = simd::max_lane(top);
+  const float after = tile_top > before ? tile_top : before;
+  s.top[row] = after;
+  // Nothing seen so far: any finite reference makes all weights 0.
+  const Vec reference = Vec::all(after == -__builtin_inff() ? 0.0f : after);
+  Vec total = Vec::zero();
+#pragma GCC unroll 8
+  for (int i = 0; i < kVecs; ++i) {
+    total = total + Mode::store_weights(scores, i, simd::exp2_softmax(t[i] - reference));
+  }
+  float* lanes = s.lanes + row * Vec::kLanes;
+  Vec factor = Vec::all(1.0f);
+  if (before != after) factor = simd::exp2_softmax(Vec::all(before) - reference);
+  simd::fma(Vec::load(lanes), factor, total).store(lanes);
+  s.rescale[row] = simd::first(factor);
+}
+
+template <class Mode>
+void weigh_row(const Scratch& s, int row, int begin, int end, ScoreMap map) {
+  if (map.cap > 0) {
+    weigh_row_as<Mode, true>(s, row, begin, end, map);
+  } else {
+    weigh_row_as<Mode, false>(s, row, begin, end, map);
+  }
+}
+
+}  // namespace
+}  // namespace mmcore::ops
