@@ -87,7 +87,8 @@ bool measure(const Shape& s, double seconds) {
   if (!run() || !is_right(x, weights[turn], out, s)) return false;
   std::vector<double> times;
   const auto begin = Clock::now();
-  while (times.size() < 5 || std::chrono::duration<double>(Clock::now() - begin).count() < seconds) {
+  while (times.size() < 5 ||
+         std::chrono::duration<double>(Clock::now() - begin).count() < seconds) {
     const auto start = Clock::now();
     run();
     times.push_back(std::chrono::duration<double>(Clock::now() - start).count());
@@ -124,12 +125,23 @@ bool parse(int argc, char** argv, Options& o) {
   }
   if (!o.shapes.empty()) return true;
   for (const char* dtype : {"float32", "bfloat16"}) {
-    for (const auto& [t, n, k] : std::initializer_list<std::array<int64_t, 3>>{
-             {1, 576, 576},     {1, 1536, 576},    {1, 49152, 576},   {1, 4096, 4096},
-             {1, 8192, 8192},   {4, 4096, 4096},   {8, 4096, 4096},   {16, 4096, 4096},
-             {32, 1536, 576},   {32, 576, 1536},   {32, 49152, 576},  {32, 4096, 4096},
-             {128, 1536, 576},  {128, 4096, 4096}, {577, 4096, 1024}, {512, 4096, 4096},
-             {2048, 2048, 2048}})
+    for (const auto& [t, n, k] : std::initializer_list<std::array<int64_t, 3>>{{1, 576, 576},
+                                                                               {1, 1536, 576},
+                                                                               {1, 49152, 576},
+                                                                               {1, 4096, 4096},
+                                                                               {1, 8192, 8192},
+                                                                               {4, 4096, 4096},
+                                                                               {8, 4096, 4096},
+                                                                               {16, 4096, 4096},
+                                                                               {32, 1536, 576},
+                                                                               {32, 576, 1536},
+                                                                               {32, 49152, 576},
+                                                                               {32, 4096, 4096},
+                                                                               {128, 1536, 576},
+                                                                               {128, 4096, 4096},
+                                                                               {577, 4096, 1024},
+                                                                               {512, 4096, 4096},
+                                                                               {2048, 2048, 2048}})
       o.shapes.push_back({dtype, t, n, k});
   }
   return true;
@@ -149,7 +161,8 @@ bool choose_isa(const std::string& name) {
 int main(int argc, char** argv) {
   Options o;
   if (!parse(argc, argv, o)) {
-    std::printf("usage: ops_linear [--isa NAME] [--threads N] [--seconds S] [dtype tokens n k]...\n");
+    std::printf(
+        "usage: ops_linear [--isa NAME] [--threads N] [--seconds S] [dtype tokens n k]...\n");
     return 2;
   }
   if (!o.isa.empty() && !choose_isa(o.isa)) {

@@ -26,8 +26,8 @@ inline double now_us() {
 
 /// Value below which `part` (0..1) of the samples lie.
 inline double quantile(std::vector<double> samples, double part) {
-  const auto at = samples.begin() + static_cast<std::ptrdiff_t>(
-                                        part * static_cast<double>(samples.size() - 1));
+  const auto at =
+      samples.begin() + static_cast<std::ptrdiff_t>(part * static_cast<double>(samples.size() - 1));
   std::nth_element(samples.begin(), at, samples.end());
   return *at;
 }

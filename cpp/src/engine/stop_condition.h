@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "mmcore/request.h"
 #include "sched/sequence.h"
@@ -23,8 +24,10 @@ inline StopDecision check_stop(const Sequence& sequence, std::span<const TokenId
   if (sequence.num_outputs() > sequence.min_tokens) {
     if (!sequence.ignore_eos && std::ranges::find(eos_token_ids, last) != eos_token_ids.end())
       return {FinishReason::kStop, -1};
-    const auto& stops = sequence.sampling.stop_token_ids;
-    if (std::ranges::find(stops, last) != stops.end()) return {FinishReason::kStop, last};
+    if (sequence.has_stop_tokens) {
+      const std::vector<TokenId>& stops = sequence.sampling.stop_token_ids;
+      if (std::ranges::find(stops, last) != stops.end()) return {FinishReason::kStop, last};
+    }
   }
   if (sequence.num_outputs() >= sequence.max_tokens || sequence.size() >= length_limit)
     return {FinishReason::kLength, -1};

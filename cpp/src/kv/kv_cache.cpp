@@ -1,6 +1,8 @@
 #include "kv/kv_cache.h"
 
 #include <algorithm>
+#include <bit>
+#include <iterator>
 
 #include "base/check.h"
 
@@ -8,6 +10,7 @@ namespace mmcore {
 
 KvCache::KvCache(const KvCacheOptions& options)
     : options_(options),
+      block_shift_(std::countr_zero(static_cast<uint32_t>(options.block_size))),
       pool_(options.num_blocks),
       index_(options.prefix_caching ? options.num_blocks : 1, options.block_size),
       hasher_(options.hash_key, options.hash_bits) {}
@@ -26,8 +29,7 @@ void KvCache::match(KeyChain& chain, std::span<const TokenId> tokens, int64_t ma
                     std::vector<BlockId>& hits) const {
   hits.clear();
   if (!options_.prefix_caching) return;
-  max_blocks = std::min({max_blocks, static_cast<int64_t>(tokens.size()) / block_size(),
-                         chain.first_private_block()});
+  max_blocks = std::min({max_blocks, full_blocks(std::ssize(tokens)), chain.first_private_block()});
   NodeId parent = kRootNode;
   for (int64_t i = 0; i < max_blocks; ++i) {
     const BlockId block = index_.find(chain.key(hasher_, i, tokens, parent));
@@ -83,7 +85,7 @@ std::optional<BlockCopy> KvCache::make_writable(BlockTable& table, int64_t i) {
 void KvCache::publish(BlockTable& table, KeyChain& chain, std::span<const TokenId> tokens,
                       int64_t computed) {
   if (!options_.prefix_caching) return;
-  const int64_t full = std::min(computed / block_size(), chain.first_private_block());
+  const int64_t full = std::min(full_blocks(computed), chain.first_private_block());
   for (int64_t i = table.published_; i < full; ++i) {
     BlockId& block = table.blocks_[static_cast<size_t>(i)];
     const BlockKey key = chain.key(hasher_, i, tokens, table.node_);

@@ -20,7 +20,7 @@ namespace mmcore {
 
 struct KvCacheOptions {
   int32_t num_blocks = 0;  // the null block included
-  int32_t block_size = 0;
+  int32_t block_size = 0;  // a power of two
   bool prefix_caching = true;
   HashKey hash_key;
   int hash_bits = 64;
@@ -31,9 +31,8 @@ class KvCache {
   explicit KvCache(const KvCacheOptions& options);
 
   int32_t block_size() const { return options_.block_size; }
-  int64_t blocks_for(int64_t tokens) const {
-    return (tokens + options_.block_size - 1) / options_.block_size;
-  }
+  int64_t full_blocks(int64_t tokens) const { return tokens >> block_shift_; }
+  int64_t blocks_for(int64_t tokens) const { return full_blocks(tokens + block_size() - 1); }
   const BlockPool& pool() const { return pool_; }
   const PrefixIndex& index() const { return index_; }
   const BlockHasher& hasher() const { return hasher_; }
@@ -89,6 +88,7 @@ class KvCache {
   uint64_t next_version() { return ++last_version_; }
 
   KvCacheOptions options_;
+  int block_shift_;  // log2 of the block size
   BlockPool pool_;
   PrefixIndex index_;
   BlockHasher hasher_;

@@ -89,11 +89,10 @@ void Resources::adopt(Sequence& sequence, int64_t tokens) {
 
 void Resources::commit(Sequence& sequence, int64_t computed) {
   sequence.computed = static_cast<int32_t>(computed);
-  if (computed / kv_.block_size() > sequence.table.published())
+  if (kv_.full_blocks(computed) > sequence.table.published())
     kv_.publish(sequence.table, sequence.chain, sequence.tokens, computed);
-  const SpanMap& spans = sequence.spans();
-  while (sequence.first_live_item < spans.size() &&
-         spans.end_of(sequence.first_live_item) <= computed)
+  while (sequence.first_live_item < sequence.num_items &&
+         sequence.spans().end_of(sequence.first_live_item) <= computed)
     unpin(sequence, sequence.first_live_item++);
 }
 
@@ -123,7 +122,7 @@ void Resources::rollback_step() {
 
 void Resources::release(Sequence& sequence) {
   std::erase_if(pins_, [&](const auto& pin) { return pin.first == &sequence; });
-  for (int32_t i = 0; i < sequence.spans().size(); ++i) unpin(sequence, i);
+  for (int32_t i = 0; i < sequence.num_items; ++i) unpin(sequence, i);
   kv_.release(sequence.table);
   sequence.computed = 0;
   sequence.first_live_item = 0;

@@ -28,7 +28,7 @@ enum class SequenceState : uint8_t { kWaiting, kRunning, kFinished };
 ///   position   0            prompt_len           size
 ///   KV cache   [ computed tokens )[ to be computed )    between steps of a running sequence:
 ///                                                      computed < size
-struct Sequence {
+struct alignas(64) Sequence {
   Sequence(RequestId request_id, Request&& request, int32_t block_size, int32_t logits_size,
            std::span<const TokenId> eos_token_ids);
 
@@ -38,30 +38,32 @@ struct Sequence {
   const SpanMap& spans() const { return chain.spans(); }
   /// Whether the next token is a generated one: no media and no prompt logprobs any more.
   bool decoding() const { return remaining() == 1 && computed >= prompt_len; }
-  /// What to sample for the next output; spans are valid until the tokens change.
-  const SampleRow& refresh_sample_row();
 
-  // Used in every step.
+  /// What of a SampleRow stays the same for the sequence's life.
+  SampleRow fixed_sample_row() const;
+  /// Sets what changes with every output; spans are valid until the tokens change.
+  void update_sample_row(SampleRow& row) const;
+
+  // First two cache lines: all that a decode step reads. At 4,096 sequences it is their number that
+  // a step costs.
   std::vector<TokenId> tokens;
+  QueueOrder order;
   int32_t prompt_len = 0;
   int32_t computed = 0;  // tokens whose KV is in the cache, all committed
-  SequenceState state = SequenceState::kWaiting;
-  bool ignore_eos = false;
   int32_t max_tokens = 0;
   int32_t min_tokens = 0;
+  int32_t first_live_item = 0;  // media items before it are wholly in the KV cache
+  SequenceState state = SequenceState::kWaiting;
+  bool ignore_eos = false;
+  bool has_stop_tokens = false;
+  bool first_run_done = false;  // a step of it was committed
   BlockTable table;
-  SampleRow sample_row;
-  QueueOrder order;
-
-  // Media: slots[i] is the encoder entry that item i has pinned, or -1.
-  std::vector<EncoderSlot> slots;
-  int32_t first_live_item = 0;  // items before it are wholly in the KV cache
-
+  int32_t num_items = 0;
   int32_t num_cached_tokens = 0;  // prefix hit of the first scheduling
   int32_t num_preemptions = 0;
   int32_t prompt_logprobs_done = 0;  // positions delivered, of prompt_len - 1
-  bool first_run_done = false;       // a step of it was committed
 
+  std::vector<EncoderSlot> slots;  // by item: the encoder entry that it has pinned, or -1
   KeyChain chain;
   SamplingParams sampling;
   std::vector<TokenId> banned;  // stop tokens, masked out before min_tokens; else empty

@@ -1,6 +1,7 @@
 #include "sched/step_builder.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 namespace mmcore {
@@ -25,7 +26,6 @@ void StepBuilder::build(uint64_t step, std::vector<ScheduledEntry>& entries,
   plan.query_start.resize(n + 1);
   plan.seq_lens.resize(n);
   plan.sample_rows.clear();
-  plan.sampling.clear();
   plan.prompt_logprob_rows.clear();
   plan.prompt_logprob_targets.clear();
   plan.prompt_logprob_counts.clear();
@@ -53,7 +53,7 @@ void StepBuilder::build(uint64_t step, std::vector<ScheduledEntry>& entries,
     build_tokens(entry, static_cast<size_t>(row), plan);
     if (samples) {
       plan.sample_rows.push_back(row + entry.num_tokens - 1);
-      plan.sampling.push_back(sequence.refresh_sample_row());
+      build_sampling(sequence, plan);
     }
     if (sequence.computed < sequence.prompt_len) {
       build_prompt_logprobs(entry, row, plan);
@@ -65,12 +65,14 @@ void StepBuilder::build(uint64_t step, std::vector<ScheduledEntry>& entries,
     plan.max_query_len = std::max(plan.max_query_len, entry.num_tokens);
     plan.max_seq_len = std::max(plan.max_seq_len, end);
   }
+  plan.sampling.resize(plan.sample_rows.size());
+  sampling_owners_.resize(plan.sample_rows.size());
   build_tables(entries, plan);
 }
 
 void StepBuilder::build_tokens(const ScheduledEntry& entry, size_t row, StepPlan& plan) const {
   const Sequence& sequence = *entry.sequence;
-  const auto shift = static_cast<uint32_t>(__builtin_ctz(static_cast<uint32_t>(block_size_)));
+  const auto shift = static_cast<uint32_t>(std::countr_zero(static_cast<uint32_t>(block_size_)));
   const int32_t mask = block_size_ - 1;
   const std::span<const BlockId> blocks = sequence.table.blocks();
   for (int32_t p = sequence.computed; p < end_of(entry); ++p, ++row) {
@@ -79,6 +81,17 @@ void StepBuilder::build_tokens(const ScheduledEntry& entry, size_t row, StepPlan
     const int64_t block = blocks[static_cast<size_t>(p) >> shift];
     plan.slot_mapping[row] = block * block_size_ + (p & mask);
   }
+}
+
+void StepBuilder::build_sampling(const Sequence& sequence, StepPlan& plan) {
+  const size_t row = plan.sample_rows.size() - 1;
+  if (plan.sampling.size() <= row) plan.sampling.resize(row + 1);
+  if (sampling_owners_.size() <= row) sampling_owners_.resize(row + 1);
+  if (sampling_owners_[row] != sequence.order.id) {
+    sampling_owners_[row] = sequence.order.id;
+    plan.sampling[row] = sequence.fixed_sample_row();
+  }
+  sequence.update_sample_row(plan.sampling[row]);
 }
 
 void StepBuilder::build_tables(const std::vector<ScheduledEntry>& entries, StepPlan& plan) {

@@ -1,7 +1,8 @@
 // Writes a selected step into the flat arrays of a StepPlan.
 //
-// Arrays keep their memory from step to step. Rows of the block table keep their content too: a row
-// whose sequence has only grown since gets its new entries, nothing else.
+// Arrays keep their memory from step to step. Rows of the block table and of the sampling
+// parameters keep their content too: a row whose sequence is the same gets what is new, nothing
+// else.
 #pragma once
 
 #include <cstdint>
@@ -28,6 +29,7 @@ class StepBuilder {
   };
 
   void build_tokens(const ScheduledEntry& entry, size_t row, StepPlan& plan) const;
+  void build_sampling(const Sequence& sequence, StepPlan& plan);
   void build_tables(const std::vector<ScheduledEntry>& entries, StepPlan& plan);
   static void build_prompt_logprobs(ScheduledEntry& entry, int32_t first_row, StepPlan& plan);
   static void build_media(const ScheduledEntry& entry, int32_t first_row,
@@ -35,6 +37,7 @@ class StepBuilder {
 
   int32_t block_size_;
   std::vector<TableRow> table_rows_;
+  std::vector<RequestId> sampling_owners_;  // of the rows of plan.sampling
 };
 
 }  // namespace mmcore

@@ -172,8 +172,7 @@ void ShadowRunner::check_plan(const StepPlan& plan) {
 void ShadowRunner::run_encoder(const StepPlan& plan) {
   for (const EncoderSlot slot : plan.evict) encoder_outputs_.erase(slot);
   for (const EncodeItem& item : plan.encode) {
-    if (item.slot <= last_slot_) complain("an encoder slot is used twice");
-    last_slot_ = std::max(last_slot_, item.slot);
+    if (!used_slots_.insert(item.slot).second) complain("an encoder slot is used twice");
     const Request& request = requests_.at(item.request);
     const auto index = static_cast<size_t>(item.item_index);
     if (request.media[index].num_embeddings() != item.num_embeddings) complain("num_embeddings");

@@ -63,8 +63,7 @@ class ShadowRunner : public ModelRunner {
   std::vector<uint64_t> kv_;
   std::map<EncoderSlot, std::vector<uint64_t>> encoder_outputs_;
   std::map<RequestId, Request> requests_;
-  std::map<int32_t, float> row_logprobs_;
-  EncoderSlot last_slot_ = -1;
+  std::set<EncoderSlot> used_slots_;
   std::vector<std::string> complaints_;
 };
 

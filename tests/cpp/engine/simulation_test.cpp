@@ -1,0 +1,59 @@
+// Random lives of an engine with a shadow model: whatever is shared, preempted, chunked, cancelled
+// or failed, each request gives the tokens that it gives alone.
+#include "engine/simulation.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+namespace mmcore::testing {
+namespace {
+
+// More seeds than the default: MMCORE_TEST_SEEDS=10000.
+uint64_t num_seeds() {
+  const char* text = std::getenv("MMCORE_TEST_SEEDS");
+  return text == nullptr ? 400 : std::strtoull(text, nullptr, 10);
+}
+
+class SimulationTest : public ::testing::TestWithParam<Faults> {};
+
+TEST_P(SimulationTest, output_in_a_crowd_is_output_alone) {
+  EngineMetrics total;
+  for (uint64_t seed = 1; seed <= num_seeds(); ++seed) {
+    Simulation simulation(seed * 8 + static_cast<uint64_t>(GetParam()), {.faults = GetParam()});
+    simulation.run();
+    for (const std::string& problem : simulation.problems()) ADD_FAILURE() << problem;
+    if (HasFailure()) return;
+    const EngineMetrics m = simulation.metrics();
+    total.preemptions += m.preemptions;
+    total.prefix_tokens_hit += m.prefix_tokens_hit;
+    total.items_skipped += m.items_skipped;
+    total.block_copies += m.block_copies;
+    total.blocks_evicted += m.blocks_evicted;
+    total.requests_failed += m.requests_failed;
+    total.steps += m.steps;
+    total.steps_failed += m.steps_failed;
+  }
+  RecordProperty("steps", std::to_string(total.steps));
+  // The workload reaches what it is meant to test.
+  if (num_seeds() < 100) return;
+  EXPECT_GT(total.preemptions, 20u);
+  EXPECT_GT(total.prefix_tokens_hit, 1000u);
+  EXPECT_GT(total.items_skipped, 100u);
+  EXPECT_GT(total.block_copies, 20u);
+  EXPECT_GT(total.blocks_evicted, 1000u);
+  EXPECT_EQ(total.steps_failed > 0, GetParam() != Faults::kNone);
+}
+
+std::string name_of(const ::testing::TestParamInfo<Faults>& test) {
+  constexpr const char* kNames[] = {"none", "passing", "poison", "media", "storm"};
+  return kNames[static_cast<int>(test.param)];
+}
+
+INSTANTIATE_TEST_SUITE_P(Faults, SimulationTest,
+                         ::testing::Values(Faults::kNone, Faults::kPassing, Faults::kPoison,
+                                           Faults::kMedia, Faults::kStorm),
+                         name_of);
+
+}  // namespace
+}  // namespace mmcore::testing
