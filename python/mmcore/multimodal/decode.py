@@ -70,22 +70,22 @@ class ImageLimits:
             ``image_too_large``, ``image_too_small``, ``aspect_ratio`` or ``invalid_image``.
         """
         if width < 1 or height < 1:
-            raise MediaError(f"The image has a size of {width}x{height}.", code="invalid_image")
+            raise MediaError(f"The image has a size of {width} by {height}.", code="invalid_image")
         if max(width, height) > self.max_side or width * height > self.max_pixels:
             raise MediaError(
-                f"The image has {width}x{height} pixels; at most {self.max_pixels} pixels and "
+                f"The image has {width} by {height} pixels; at most {self.max_pixels} pixels and "
                 f"{self.max_side} a side are allowed. Send a smaller one.",
                 code="image_too_large",
             )
         if max(width, height) > self.max_aspect_ratio * min(width, height):
             raise MediaError(
-                f"The image has {width}x{height} pixels; its longer side may be at most "
+                f"The image has {width} by {height} pixels; its longer side may be at most "
                 f"{self.max_aspect_ratio:g} times the shorter one.",
                 code="aspect_ratio",
             )
         if min(width, height) < self.min_side:
             raise MediaError(
-                f"The image has {width}x{height} pixels; each side needs at least {self.min_side}.",
+                f"The image has {width} by {height} pixels; each side needs at least {self.min_side}.",
                 code="image_too_small",
             )
 
@@ -133,6 +133,12 @@ def decode_image(
             code="unsupported_image_format",
         )
     limits.check_size(header.width, header.height)
+    if header.is_hollow:
+        raise MediaError(
+            f"The {header.format} file holds too little data for the {header.width} by "
+            f"{header.height} pixels that it claims.",
+            code="invalid_image",
+        )
 
     from PIL import Image
 
@@ -140,7 +146,7 @@ def decode_image(
         image: Image.Image = Image.open(io.BytesIO(header.payload), formats=[header.format.upper()])
         if image.size != (header.width, header.height):
             raise MediaError("The image's header is inconsistent.", code="invalid_image")
-        return _upright(_loaded(image), image_mode)
+        return _upright(_loaded(image), header.orientation, image_mode)
     except (MediaError, MemoryError):
         raise
     except Exception:
@@ -186,7 +192,7 @@ def normalize_image(
             "The image is animated; pass one frame, for example image.copy().",
             code="animated_image",
         )
-    return _upright(_loaded(image), image_mode)
+    return _upright(_loaded(image), exif_orientation(image), image_mode)
 
 
 def _from_array(array: npt.NDArray[Any]) -> Image.Image:
@@ -205,7 +211,7 @@ def _from_array(array: npt.NDArray[Any]) -> Image.Image:
         )
     if 0 in array.shape:
         raise MediaError(
-            f"The image has a size of {array.shape[1]}x{array.shape[0]}.", code="invalid_image"
+            f"The image has a size of {array.shape[1]} by {array.shape[0]}.", code="invalid_image"
         )
     return Image.fromarray(array)
 
@@ -231,7 +237,7 @@ def exif_orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _upright(image: Image.Image, image_mode: str) -> Image.Image:
+def _upright(image: Image.Image, orientation: int, image_mode: str) -> Image.Image:
     """Apply the orientation and bring a loaded image to a mode."""
     from PIL import Image
 
@@ -243,7 +249,7 @@ def _upright(image: Image.Image, image_mode: str) -> Image.Image:
         6: Image.Transpose.ROTATE_270,
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_90,
-    }.get(exif_orientation(image))
+    }.get(orientation)
     image = _to_mode(image, image_mode)
     if turn is not None:
         image = image.transpose(turn)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mmcore.errors import MediaError
+from mmcore.multimodal.exif import orientation_of
 
 __all__ = ["FORMATS", "ImageFormat", "ImageHeader", "read_header"]
 
@@ -37,10 +38,10 @@ _REFUSED = (
     (b"STARTFONT", "BDF"),
     (b"\xd0\xcf\x11\xe0", "FPX"),
 )
-# Chunks of a PNG that its picture depends on, and the one with its orientation. The others may
-# hold compressed text or profiles of any expanded size, and are not shown to the decoder.
-_PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf"})
-_MAX_EXIF_BYTES = 64 * 1024
+# What a picture depends on. The other parts of a file may hold text and profiles, compressed to any
+# factor or nonsense, and are not shown to the decoder; the orientation is read here.
+_PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+_JPEG_DROPPED = frozenset({*range(0xE1, 0xF0), 0xFE}) - {0xEE}  # Adobe's names the colour space
 # A progressive file of an encoder has about ten; each one costs a pass over all pixels.
 _MAX_JPEG_SCANS = 100
 # A marker inside entropy-coded data: not a stuffed byte, a restart or a fill byte.
@@ -60,12 +61,19 @@ class ImageHeader:
         Size in pixels, before any rotation.
     payload
         The bytes to decode: the file without what its picture does not need.
+    orientation
+        How to turn the picture, as EXIF numbers it.
+    is_hollow
+        Whether the file cannot hold as many pixels as it says. A decoder would fill what is
+        missing with grey, without a word.
     """
 
     format: ImageFormat
     width: int
     height: int
     payload: bytes
+    orientation: int = 1
+    is_hollow: bool = False
 
 
 def read_header(data: bytes) -> ImageHeader:
@@ -121,6 +129,7 @@ def _animated(what: str) -> MediaError:
 
 def _read_png(data: bytes) -> ImageHeader:
     size: tuple[int, int] | None = None
+    orientation = 1
     kept = [_PNG_MAGIC]
     position = len(_PNG_MAGIC)
     while True:
@@ -136,17 +145,23 @@ def _read_png(data: bytes) -> ImageHeader:
             size = struct.unpack_from(">II", data, position + 8)
         elif size is None:
             raise MediaError("The PNG file does not begin with its header.", code="invalid_image")
-        if kind in _PNG_KEPT and not (kind == b"eXIf" and length > _MAX_EXIF_BYTES):
+        if kind in _PNG_KEPT:
             kept.append(data[position:end])
+        if kind == b"eXIf":
+            orientation = orientation_of(data[position + 8 : end - 4])
         position = end
         if kind == b"IEND":
             break
-    return ImageHeader("png", size[0], size[1], b"".join(kept))
+    return ImageHeader("png", size[0], size[1], b"".join(kept), orientation)
 
 
 def _read_jpeg(data: bytes) -> ImageHeader:
     size: tuple[int, int] | None = None
+    huffman = True
+    orientation = 1
     scans = 0
+    scan_bytes = 0
+    kept = [data[:2]]
     position = 2
     while True:
         if data[position] != 0xFF:
@@ -156,11 +171,14 @@ def _read_jpeg(data: bytes) -> ImageHeader:
             position += 1
             continue
         if marker == 0xD9:
+            kept.append(data[position : position + 2])
             break
         (length,) = struct.unpack_from(">H", data, position + 2)
-        end = position + 2 + length
+        start, end = position, position + 2 + length
         if length < 2 or end > len(data):
             raise _truncated("JPEG file")
+        if marker == 0xE1 and data[position + 4 : position + 10] == b"Exif\x00\x00":
+            orientation = orientation_of(data[position + 4 : end])
         if marker == 0xE2 and data[position + 4 : position + 8] == b"MPF\x00":
             raise _unsupported("Multi-picture (MPO)")
         if marker in _JPEG_SOF:
@@ -168,6 +186,7 @@ def _read_jpeg(data: bytes) -> ImageHeader:
                 raise MediaError("The JPEG file has two frames.", code="invalid_image")
             height, width = struct.unpack_from(">HH", data, position + 5)
             size = (width, height)
+            huffman = marker < 0xC9
         position = end
         if marker == 0xDA:
             scans += 1
@@ -180,9 +199,15 @@ def _read_jpeg(data: bytes) -> ImageHeader:
             if found is None:
                 raise _truncated("JPEG file")
             position = found.start()
+            scan_bytes += position - end
+        if marker not in _JPEG_DROPPED:
+            kept.append(data[start:position])
     if size is None or not scans:
         raise MediaError("The JPEG file holds no picture.", code="invalid_image")
-    return ImageHeader("jpeg", size[0], size[1], data)
+    # Every block of 8x8 pixels takes a bit at least, in a component that may be halved.
+    blocks = (size[0] // 8) * (size[1] // 8)
+    hollow = huffman and scan_bytes * 16 < blocks
+    return ImageHeader("jpeg", size[0], size[1], b"".join(kept), orientation, hollow)
 
 
 def _read_webp(data: bytes) -> ImageHeader:
@@ -192,6 +217,7 @@ def _read_webp(data: bytes) -> ImageHeader:
         raise _truncated("WebP file")
     size: tuple[int, int] | None = None
     has_picture = False
+    orientation = 1
     position = 12
     while position + 8 <= end:
         kind, length = struct.unpack_from("<4sI", data, position)
@@ -206,10 +232,12 @@ def _read_webp(data: bytes) -> ImageHeader:
                 raise MediaError("The WebP file gives two sizes.", code="invalid_image")
             size = claimed
         has_picture = has_picture or kind in (b"VP8 ", b"VP8L")
+        if kind == b"EXIF":
+            orientation = orientation_of(data[body : body + length])
         position = body + length + (length & 1)
     if size is None or not has_picture:
         raise _truncated("WebP file")
-    return ImageHeader("webp", size[0], size[1], data[:end])
+    return ImageHeader("webp", size[0], size[1], data[:end], orientation)
 
 
 def _webp_size(kind: bytes, data: bytes, body: int, length: int) -> tuple[int, int] | None:
