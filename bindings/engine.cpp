@@ -4,6 +4,7 @@
 #include <pybind11/native_enum.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <pybind11/typing.h>
 
 #include <memory>
 #include <utility>
@@ -24,30 +25,29 @@ struct Output {
   py::object error = py::none();
 };
 
-py::list logprobs_of(const std::vector<TokenLogprob>& alternatives) {
-  py::list out(alternatives.size());
-  for (size_t i = 0; i < alternatives.size(); ++i) {
-    const TokenLogprob& a = alternatives[i];
-    out[i] = py::make_tuple(a.token, a.logprob, a.rank);
-  }
+using Alternative = py::typing::Tuple<py::int_, py::float_, py::int_>;
+using Alternatives = py::typing::List<Alternative>;
+
+Alternatives logprobs_of(const std::vector<TokenLogprob>& alternatives) {
+  Alternatives out;
+  for (const TokenLogprob& a : alternatives) out.append(py::make_tuple(a.token, a.logprob, a.rank));
   return out;
 }
 
-py::list tokens_of(const Output& output) {
-  const auto& tokens = output.core.new_tokens;
-  py::list out(tokens.size());
-  for (size_t i = 0; i < tokens.size(); ++i) out[i] = py::int_(tokens[i].token);
+py::typing::List<py::int_> tokens_of(const Output& output) {
+  py::typing::List<py::int_> out;
+  for (const SampledToken& token : output.core.new_tokens) out.append(py::int_(token.token));
   return out;
 }
 
-py::list token_logprobs_of(const Output& output) {
-  py::list out;
+py::typing::List<Alternatives> token_logprobs_of(const Output& output) {
+  py::typing::List<Alternatives> out;
   for (const SampledToken& token : output.core.new_tokens) out.append(logprobs_of(token.logprobs));
   return out;
 }
 
-py::list prompt_logprobs_of(const Output& output) {
-  py::list out;
+py::typing::List<Alternatives> prompt_logprobs_of(const Output& output) {
+  py::typing::List<Alternatives> out;
   for (const auto& alternatives : output.core.new_prompt_logprobs)
     out.append(logprobs_of(alternatives));
   return out;
@@ -107,23 +107,25 @@ class PyEngine {
   bool stepping_ = false;           // read and written under the GIL
 };
 
-#define MMCORE_ENGINE_CONFIG_FIELDS(X)                                                            \
-  X(block_size)                                                                                   \
-  X(num_blocks)                                                                                   \
-  X(enable_prefix_caching) X(hash_key) X(hash_bits) X(max_model_len) X(max_num_seqs)              \
-      X(max_num_batched_tokens) X(enable_chunked_prefill) X(max_prefill_chunk) X(policy)          \
-          X(max_queued_requests) X(multimodal) X(split_media_items) X(encoder_budget)             \
-              X(encoder_cache_rows) X(vocab_size) X(logits_size) X(eos_token_ids) X(max_logprobs) \
-                  X(max_logit_bias) X(max_stop_token_ids)
+#define MMCORE_ENGINE_CONFIG_FIELDS(X)                                                             \
+  X(block_size)                                                                                    \
+  X(num_blocks)                                                                                    \
+  X(enable_prefix_caching)                                                                         \
+  X(hash_key) X(hash_bits) X(max_model_len) X(max_num_seqs) X(max_num_batched_tokens)              \
+      X(enable_chunked_prefill) X(max_prefill_chunk) X(policy) X(max_queued_requests)              \
+          X(multimodal) X(split_media_items) X(encoder_budget) X(encoder_cache_rows) X(vocab_size) \
+              X(logits_size) X(eos_token_ids) X(max_logprobs) X(max_logit_bias)                    \
+                  X(max_stop_token_ids)
 
-#define MMCORE_ENGINE_METRICS(X)                                                                  \
-  X(num_waiting)                                                                                  \
-  X(num_running)                                                                                  \
-  X(blocks_total) X(blocks_used) X(blocks_cached) X(encoder_entries) X(encoder_entries_pinned)    \
-      X(encoder_rows) X(steps) X(steps_failed) X(requests_submitted) X(requests_rejected)         \
-          X(requests_finished) X(requests_aborted) X(requests_failed) X(tokens_planned)           \
-              X(tokens_generated) X(prefix_tokens_queried) X(prefix_tokens_hit) X(blocks_evicted) \
-                  X(block_copies) X(items_encoded) X(items_skipped) X(preemptions)
+#define MMCORE_ENGINE_METRICS(X)                                                               \
+  X(num_waiting)                                                                               \
+  X(num_running)                                                                               \
+  X(blocks_total)                                                                              \
+  X(blocks_used) X(blocks_cached) X(encoder_entries) X(encoder_entries_pinned) X(encoder_rows) \
+      X(steps) X(steps_failed) X(requests_submitted) X(requests_rejected) X(requests_finished) \
+          X(requests_aborted) X(requests_failed) X(tokens_planned) X(tokens_generated)         \
+              X(prefix_tokens_queried) X(prefix_tokens_hit) X(blocks_evicted) X(block_copies)  \
+                  X(items_encoded) X(items_skipped) X(preemptions)
 
 void bind_config(py::module_& m) {
   py::native_enum<SchedulingPolicy>(m, "SchedulingPolicy", "enum.IntEnum", "Who runs first.")
@@ -144,7 +146,7 @@ void bind_outputs(py::module_& m) {
   MMCORE_ENGINE_METRICS(MMCORE_FIELD)
 #undef MMCORE_FIELD
   metrics.def("as_dict", [](const EngineMetrics& self) {
-    py::dict out;
+    py::typing::Dict<py::str, py::int_> out;
 #define MMCORE_FIELD(name) out[#name] = self.name;
     MMCORE_ENGINE_METRICS(MMCORE_FIELD)
 #undef MMCORE_FIELD

@@ -97,7 +97,7 @@ void bind_request(py::module_& m) {
                             std::move(cache_salt),       lora_id};
            }),
            py::arg("prompt_token_ids"), py::arg("media") = std::vector<MediaItem>{},
-           py::arg("sampling") = SamplingParams{}, py::arg("priority") = 0,
+           py::arg_v("sampling", SamplingParams{}, "SamplingParams()"), py::arg("priority") = 0,
            py::arg("cache_salt") = std::string(), py::arg("lora_id") = 0)
       .def_readonly("prompt_token_ids", &Request::prompt_token_ids)
       .def_readonly("media", &Request::media)

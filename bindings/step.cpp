@@ -3,6 +3,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <pybind11/typing.h>
 
 #include <span>
 
@@ -31,6 +32,14 @@ namespace {
 template <class T>
 py::array_t<T> array_over(const std::vector<T>& values, py::handle owner) {
   return py::array_t<T>({static_cast<py::ssize_t>(values.size())}, {}, values.data(), owner);
+}
+
+// Likewise, of structures: their dtype has no name in a signature.
+template <class T>
+auto records_of(std::vector<T> StepPlan::* member) {
+  return [member](const py::object& self) -> py::array {
+    return array_over(self.cast<const Step&>().plan().*member, self);
+  };
 }
 
 template <class T>
@@ -113,17 +122,19 @@ void set_tokens(const Step& step, const std::vector<TokenId>& tokens) {
   for (TokenId token : tokens) out.push_back({token, {}});
 }
 
-py::list sampled_tokens(const Step& step) {
-  py::list tokens;
-  for (const SampledToken& token : step.result().tokens) tokens.append(token.token);
+py::typing::List<py::int_> sampled_tokens(const Step& step) {
+  py::typing::List<py::int_> tokens;
+  for (const SampledToken& token : step.result().tokens) tokens.append(py::int_(token.token));
   return tokens;
 }
 
-py::tuple history(const py::object& self, size_t row) {
+using TokenArray = py::array_t<TokenId>;
+
+py::typing::Tuple<TokenArray, TokenArray> history(const py::object& self, size_t row) {
   const StepPlan& plan = self.cast<const Step&>().plan();
   if (row >= plan.sampling.size()) throw py::index_error("no such sample row");
   const auto view = [&](std::span<const TokenId> ids) {
-    return py::array_t<TokenId>({static_cast<py::ssize_t>(ids.size())}, {}, ids.data(), self);
+    return TokenArray({static_cast<py::ssize_t>(ids.size())}, {}, ids.data(), self);
   };
   return py::make_tuple(view(plan.sampling[row].prompt_tokens),
                         view(plan.sampling[row].output_tokens));
@@ -157,7 +168,7 @@ rows. They are valid until the runner's execute() returns. Copy what must live l
                              [](const Step& s) { return count_prefills(s).tokens; })
       .def_property_readonly("max_query_len", [](const Step& s) { return s.plan().max_query_len; })
       .def_property_readonly("max_seq_len", [](const Step& s) { return s.plan().max_seq_len; })
-      .def_property_readonly("sequences", array_of(&StepPlan::sequences))
+      .def_property_readonly("sequences", records_of(&StepPlan::sequences))
       .def_property_readonly("token_ids", array_of(&StepPlan::token_ids))
       .def_property_readonly("positions", array_of(&StepPlan::positions))
       .def_property_readonly("slot_mapping", array_of(&StepPlan::slot_mapping))
@@ -166,9 +177,9 @@ rows. They are valid until the runner's execute() returns. Copy what must live l
       .def_property_readonly("block_tables", &block_tables)
       .def_property_readonly("sample_rows", array_of(&StepPlan::sample_rows))
       .def_property_readonly("prompt_logprob_rows", array_of(&StepPlan::prompt_logprob_rows))
-      .def_property_readonly("block_copies", array_of(&StepPlan::block_copies))
-      .def_property_readonly("encode", array_of(&StepPlan::encode))
-      .def_property_readonly("embeddings", array_of(&StepPlan::embeddings))
+      .def_property_readonly("block_copies", records_of(&StepPlan::block_copies))
+      .def_property_readonly("encode", records_of(&StepPlan::encode))
+      .def_property_readonly("embeddings", records_of(&StepPlan::embeddings))
       .def_property_readonly("evict", array_of(&StepPlan::evict))
       .def("history", &history, py::arg("row"),
            "Give the prompt's and the generated token ids of a sampled row.")

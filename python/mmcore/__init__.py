@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mmcore import _C as _C
     from mmcore.engine.arg_utils import EngineArgs
     from mmcore.engine.llm_engine import LLMEngine
     from mmcore.entrypoints.llm import LLM

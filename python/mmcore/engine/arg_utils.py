@@ -237,7 +237,7 @@ class EngineArgs:
             )
 
 
-def _at_least(name: str, value: int, least: int) -> int:
+def _at_least(name: str, value: object, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValidationError(f"{name} must be an integer of at least {least}, got {value!r}.")
     return value

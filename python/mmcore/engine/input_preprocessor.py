@@ -130,7 +130,7 @@ class InputPreprocessor:
         data = inputs.get("multi_modal_data") or {}
         counts = self._check_limits(data)
         if counts:
-            inputs["multi_modal_data"] = _decoded(data)  # type: ignore[typeddict-item]
+            inputs["multi_modal_data"] = _decoded(data)
         else:
             inputs.pop("multi_modal_data", None)
         processed = self._run_input_processor(inputs)

@@ -59,7 +59,7 @@ class TokenizerAdapter:
         if self._decode_fast is not None:
             text: str = self._decode_fast(ids, skip_special_tokens)
             return text
-        decoded = self.tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+        decoded = self.tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
         return str(decoded)
 
     def token_text(self, token_id: int) -> str:

@@ -115,9 +115,10 @@ class ChatPrompts:
         """Refuse too many images before any of them is fetched."""
         from mmcore.multimodal import MULTIMODAL_REGISTRY
 
+        unchecked: Any = messages
         count = sum(
             isinstance(part, Mapping) and part.get("type") in _IMAGE_PARTS
-            for message in messages
+            for message in unchecked
             if isinstance(message, Mapping) and isinstance(message.get("content"), list)
             for part in message["content"]
         )

@@ -263,7 +263,7 @@ class LLM:
             for place, output in enumerate(finished):
                 failure = refused.get(place, output.error)
                 if failure is not None:
-                    failure.outputs = finished  # type: ignore[attr-defined, union-attr]
+                    failure.outputs = finished  # type: ignore[attr-defined]
                     raise failure
         return finished
 

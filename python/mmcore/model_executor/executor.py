@@ -21,7 +21,7 @@ from mmcore.model_executor.memory_plan import (
 from mmcore.model_executor.model_loader import get_model
 from mmcore.model_executor.model_runner import PROMPT_LOGITS_ROWS, ModelRunner
 from mmcore.model_executor.models.interfaces import supports_encoder_split
-from mmcore.model_executor.profile_run import ProfileResult, profile_run
+from mmcore.model_executor.profile_run import profile_run
 from mmcore.model_executor.workspace import encoder_bytes_per_row, step_workspace_bytes
 from mmcore.multimodal import MULTIMODAL_REGISTRY
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from mmcore.config import CacheConfig, DeviceConfig, LoadConfig, ModelConfig, SchedulerConfig
 
-__all__ = ["EncoderLimits", "Executor", "build_executor"]
+__all__ = ["EncoderLimits", "Executor", "build_executor", "encoder_limits", "memory_request"]
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ def build_executor(
     if model_config.is_multimodal_model:
         mapper = MediaMapper(model_config, MULTIMODAL_REGISTRY, mm_input_cache_bytes)
         split = supports_encoder_split(model)
-        limits = _encoder_limits(model_config, scheduler_config, encoder_budget, encoder_cache_rows)
+        limits = encoder_limits(model_config, scheduler_config, encoder_budget, encoder_cache_rows)
     spec = KvCacheSpec.of(model_config, cache_config, dtype)
     profile = profile_run(
         model,
@@ -112,16 +112,15 @@ def build_executor(
         placeholder_ids=placeholder_ids,
     )
     memory = plan_memory(
-        _memory_request(
-            model,
+        memory_request(
             model_config,
             cache_config,
             scheduler_config,
-            spec,
-            limits,
-            profile,
+            limits if split else EncoderLimits(limits.budget),
             device,
-            split,
+            weights_bytes=sum(t.nbytes for t in _distinct_tensors(model)),
+            weights_loaded=True,
+            measured_bytes=profile.peak_bytes or 0,
         )
     )
     kv_caches = allocate_kv_caches(spec, memory.num_blocks, device)
@@ -146,13 +145,13 @@ def _device_name(device_config: DeviceConfig) -> str:
     return device_config.device
 
 
-def _encoder_limits(
+def encoder_limits(
     model_config: ModelConfig,
     scheduler_config: SchedulerConfig,
-    budget: int,
-    cache_rows: int,
+    budget: int = 0,
+    cache_rows: int = 0,
 ) -> EncoderLimits:
-    """Choose the encoder's budgets: a step must be able to encode the largest item."""
+    """Choose the encoder's budgets, 0: a step must be able to encode the largest item."""
     largest = max(MULTIMODAL_REGISTRY.get_max_tokens_per_item(model_config).values(), default=0)
     if not budget:
         budget = max(scheduler_config.max_num_batched_tokens, largest, 1)
@@ -161,41 +160,47 @@ def _encoder_limits(
     return EncoderLimits(budget, max(cache_rows, budget))
 
 
-def _memory_request(
-    model: nn.Module,
+def memory_request(
     model_config: ModelConfig,
     cache_config: CacheConfig,
     scheduler_config: SchedulerConfig,
-    spec: KvCacheSpec,
     limits: EncoderLimits,
-    profile: ProfileResult,
     device: torch.device,
-    split: bool,
+    *,
+    weights_bytes: int,
+    weights_loaded: bool,
+    measured_bytes: int = 0,
 ) -> MemoryRequest:
-    dtype_bytes = model_config.dtype_for(device.type).itemsize
-    weights = sum(t.nbytes for t in _distinct_tensors(model))
+    """Gather what the memory plan is computed from; needs no weights.
+
+    Parameters
+    ----------
+    limits
+        With no cache rows where encoder outputs are not kept (a seed-level model).
+    weights_loaded
+        Whether the weights are in memory already, so that what is available lacks them.
+    measured_bytes
+        Peak of a run besides weights, where it was measured.
+    """
+    dtype = model_config.dtype_for(device.type)
+    spec = KvCacheSpec.of(model_config, cache_config, dtype)
     workspace = step_workspace_bytes(
         model_config,
-        dtype_bytes=dtype_bytes,
+        dtype_bytes=dtype.itemsize,
         num_tokens=scheduler_config.max_num_batched_tokens,
         num_logits=max(scheduler_config.max_num_seqs, PROMPT_LOGITS_ROWS),
         encoder_rows=limits.budget,
     )
-    share = cache_config.gpu_memory_utilization
     if device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
-        budget = int(total * share)
+        available = torch.cuda.get_device_properties(device).total_memory
     else:
-        # The weights are loaded already, so they are not available any more.
-        budget = int((available_cpu_bytes() + weights) * share)
+        available = available_cpu_bytes() + (weights_bytes if weights_loaded else 0)
     return MemoryRequest(
         device=str(device),
-        budget_bytes=budget,
-        weights_bytes=weights,
-        encoder_cache_bytes=(
-            limits.cache_rows * encoder_bytes_per_row(model_config, dtype_bytes) if split else 0
-        ),
-        workspace_bytes=max(workspace, profile.peak_bytes or 0),
+        budget_bytes=int(available * cache_config.gpu_memory_utilization),
+        weights_bytes=weights_bytes,
+        encoder_cache_bytes=limits.cache_rows * encoder_bytes_per_row(model_config, dtype.itemsize),
+        workspace_bytes=max(workspace, measured_bytes),
         bytes_per_block=spec.bytes_per_block,
         block_size=spec.block_size,
         max_model_len=model_config.max_model_len,

@@ -76,7 +76,8 @@ class ModelRunner:
         self.mapper = mapper
         self.device = device
         self.encoder: EncoderRunner | None = None
-        if mapper is not None and supports_encoder_split(model):
+        split: bool = supports_encoder_split(model)
+        if mapper is not None and split:
             self.encoder = EncoderRunner(model, mapper, device)
         self._media_defaults = required_media_arguments(model)
         self._requests: dict[int, RunnerRequest] = {}
@@ -124,17 +125,16 @@ class ModelRunner:
         copies = plan.block_copies
         if len(copies):
             self._copy_blocks(copies)
-        media = plan.embeddings if self.mapper is not None else ()
         inputs: dict[str, Any] = {}
         token_ids = self._to_device(plan.token_ids).long()
         if self.encoder is not None:
             failures = self._encode(plan)
             if failures:
                 return failures
-            if len(media):
-                inputs["inputs_embeds"] = self._merge(plan, token_ids, media)
+            if len(plan.embeddings):
+                inputs["inputs_embeds"] = self._merge(plan, token_ids)
         elif self.mapper is not None:
-            failures = self._map_whole_items(media, inputs)
+            failures = self._map_whole_items(plan, inputs)
             if failures:
                 return failures
         hidden = self.model(
@@ -196,14 +196,12 @@ class ModelRunner:
             self.encoder.drop([job.slot for job in jobs])
         return failures
 
-    def _merge(
-        self, plan: _C.StepPlan, token_ids: torch.Tensor, media: np.ndarray[Any, Any]
-    ) -> torch.Tensor:
+    def _merge(self, plan: _C.StepPlan, token_ids: torch.Tensor) -> torch.Tensor:
         """Embed the step's tokens, with the rows of media taken from the encoder's outputs."""
         assert self.encoder is not None
         mask = np.zeros(plan.num_tokens, dtype=np.bool_)
         pieces = []
-        for _, _, slot, source, target, rows in media.tolist():  # in the order of the rows
+        for _, _, slot, source, target, rows in plan.embeddings.tolist():  # in the order of the rows
             mask[target : target + rows] = True
             pieces.append(self.encoder.rows(slot, source, source + rows))
         embeds: torch.Tensor = self.model.embed_input_ids(
@@ -213,15 +211,14 @@ class ModelRunner:
 
     # Media of seed-level models: each item runs whole, with the tokens that stand for it.
 
-    def _map_whole_items(
-        self, media: Sequence[Any] | np.ndarray[Any, Any], inputs: dict[str, Any]
-    ) -> list[Failure]:
+    def _map_whole_items(self, plan: _C.StepPlan, inputs: dict[str, Any]) -> list[Failure]:
         assert self.mapper is not None
         inputs.update(self._media_defaults)
+        media = plan.embeddings
         if not len(media):
             return []
         by_request: dict[int, list[int]] = {}
-        for request, index in media[["request", "item_index"]].tolist():  # type: ignore[call-overload]
+        for request, index in media[["request", "item_index"]].tolist():
             indices = by_request.setdefault(request, [])
             if index not in indices:
                 indices.append(index)

@@ -168,7 +168,8 @@ def _items(
 def _media_inputs(
     model: Any, mapper: MediaMapper, items: Sequence[_DummyItem], token_ids: torch.Tensor
 ) -> dict[str, Any]:
-    if not supports_encoder_split(model):
+    split: bool = supports_encoder_split(model)
+    if not split:
         inputs: dict[str, Any] = dict(required_media_arguments(model))
         if items:
             batch = MultiModalInputs.batch([mapper.map(items)])

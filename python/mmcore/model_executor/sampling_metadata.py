@@ -69,5 +69,7 @@ class _StepTokens(Sequence[SampledToken]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[SampledToken]: ...
     def __getitem__(self, index: Any) -> SampledToken | Sequence[SampledToken]:
-        tokens = [SampledToken(token) for token in self._plan.sampled_tokens]
-        return tokens[index]
+        tokens = self._plan.sampled_tokens[index]
+        if isinstance(tokens, list):
+            return [SampledToken(token) for token in tokens]
+        return SampledToken(tokens)

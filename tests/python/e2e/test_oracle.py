@@ -90,8 +90,12 @@ def test_one_at_a_time(reference: Reference) -> None:
 
 
 def run_all(llm: LLM, reference: Reference) -> None:
-    outputs = llm.generate([c.prompt for c in reference.cases], GREEDY, use_tqdm=False)
-    for case, output in zip(reference.cases, outputs, strict=True):
+    run(llm, reference.cases)
+
+
+def run(llm: LLM, cases: list[Case]) -> None:
+    outputs = llm.generate([case.prompt for case in cases], GREEDY, use_tqdm=False)
+    for case, output in zip(cases, outputs, strict=True):
         check(case, output)
 
 
@@ -109,11 +113,24 @@ def test_chunked_prefill_of_seven_tokens(reference: Reference) -> None:
 
 
 def test_preemption_in_a_tiny_pool(reference: Reference) -> None:
-    longest = max(len(c.prompt_token_ids) for c in reference.cases) + 32
-    blocks = -(-longest // 16) + 2
-    llm = make_llm(reference, num_gpu_blocks_override=blocks, max_model_len=longest + 1)
-    run_all(llm, reference)
-    assert llm.llm_engine.metrics()["preemptions"] > 0
+    lengths = [len(c.prompt_token_ids) for c in reference.cases]
+    longest, shortest = max(lengths) + 32, min(lengths)
+    # Copies of the shortest prompt fill the pool. Admission keeps one block free for each, which
+    # is 4 tokens of the 32 that each will generate.
+    blocks = -(-longest // 4) + 2
+    copies = blocks // (-(-shortest // 4) + 2)
+    llm = make_llm(
+        reference,
+        block_size=4,
+        num_gpu_blocks_override=blocks,
+        max_model_len=longest + 1,
+        enable_prefix_caching=False,
+    )
+    run(llm, [reference.cases[lengths.index(shortest)]] * copies + reference.cases)
+    metrics = llm.llm_engine.metrics()
+    assert metrics["preemptions"] > 0
+    assert metrics["blocks_used"] == metrics["encoder_entries_pinned"] == 0
+    assert llm.llm_engine.check_invariants() == []
 
 
 def test_second_pass_hits_the_prefix_cache(reference: Reference) -> None:
