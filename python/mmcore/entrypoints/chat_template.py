@@ -82,6 +82,10 @@ class ChatTemplate:
         )
         return text, literals
 
+    def exists(self) -> bool:
+        """Tell whether the checkpoint has a template of its own."""
+        return self._own is not None
+
     @cached_property
     def _own(self) -> str | None:
         """The checkpoint's template: the processor's if it is multimodal, else the tokenizer's."""

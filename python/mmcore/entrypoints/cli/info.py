@@ -160,8 +160,8 @@ def describe_model(architecture: str) -> ModelFacts:
         model_cls, _ = ModelRegistry.resolve_model_cls(architecture)
     except Exception as error:
         return ModelFacts(architecture, (), "", f"cannot be imported: {error}")
+    modalities = tuple(MULTIMODAL_REGISTRY.get_modalities(model_cls))
     if not supports_multimodal(model_cls):
         return ModelFacts(architecture, (), "text")
     level = "extended" if supports_encoder_split(model_cls) else "seed"
-    modalities = tuple(MULTIMODAL_REGISTRY.get_modalities(model_cls))
     return ModelFacts(architecture, modalities, level)
