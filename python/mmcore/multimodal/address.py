@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from mmcore.errors import MediaFetchError
 
-__all__ = ["HttpUrl", "check_address", "parse_http_url", "parse_networks"]
+__all__ = ["HttpUrl", "check_address", "is_address", "parse_http_url", "parse_networks"]
 
 IPAddress: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Address"
 IPNetwork: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
@@ -151,6 +151,15 @@ def parse_networks(networks: Sequence[str]) -> tuple[IPNetwork, ...]:
         If one is no network.
     """
     return tuple(ipaddress.ip_network(network) for network in networks)
+
+
+def is_address(host: str) -> bool:
+    """Tell an address from a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def check_address(address: str, allowed_private: Sequence[IPNetwork] = ()) -> str:

@@ -101,9 +101,12 @@ def _decode_wav(data: bytes, limits: AudioLimits) -> tuple[npt.NDArray[np.float3
 
     with wave.open(io.BytesIO(data), "rb") as file:
         channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
-        limits.check(file.getnframes() * channels)
-        raw = np.frombuffer(file.readframes(file.getnframes()), dtype=np.uint8)
-    raw = raw[: len(raw) // (width * channels) * width * channels].reshape(-1, width)
+        frames = file.getnframes()
+        limits.check(frames * channels)
+        raw = np.frombuffer(file.readframes(frames), dtype=np.uint8)
+    if len(raw) != frames * channels * width:
+        raise MediaError("The audio is cut off; send the whole file.", code="invalid_audio")
+    raw = raw.reshape(-1, width)
     if width == 1:  # 8-bit WAV is unsigned
         values = raw[:, 0].astype(np.float32) / 128.0 - 1.0
     else:

@@ -85,7 +85,8 @@ class ImageLimits:
             )
         if min(width, height) < self.min_side:
             raise MediaError(
-                f"The image has {width} by {height} pixels; each side needs at least {self.min_side}.",
+                f"The image has {width} by {height} pixels; each side needs at least "
+                f"{self.min_side}.",
                 code="image_too_small",
             )
 

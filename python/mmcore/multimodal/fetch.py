@@ -18,7 +18,13 @@ from typing import Literal
 from urllib.parse import urljoin
 
 from mmcore.errors import MediaError, MediaFetchError
-from mmcore.multimodal.address import blocked, check_address, parse_http_url, parse_networks
+from mmcore.multimodal.address import (
+    blocked,
+    check_address,
+    is_address,
+    parse_http_url,
+    parse_networks,
+)
 from mmcore.multimodal.http_fetch import Deadline, Dial, dial, failed, get, timed_out, too_large
 from mmcore.multimodal.local_file import read_local_file
 
@@ -202,6 +208,8 @@ class MediaFetcher:
 
     def _address_of(self, host: str, port: int, deadline: Deadline) -> str:
         """Resolve a host once and judge every address it has; give the one to dial."""
+        if is_address(host):
+            return check_address(host, self._private)
         found = _with_timeout(lambda: self._resolve(host, port), deadline)
         addresses = [check_address(address, self._private) for address in found]
         if not addresses:

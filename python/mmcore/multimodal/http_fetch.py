@@ -124,8 +124,10 @@ class _Socket:
         return io.BufferedReader(_Reader(self._sock, self._deadline), _CHUNK)
 
     def close(self) -> None:
-        # Without waking the reader first, a body that is still arriving would hold the close.
-        self._sock.close()
+        """Do nothing: http.client closes once the head is read, and the body comes after it.
+
+        :func:`get` closes the socket.
+        """
 
 
 class HttpReply:

@@ -42,7 +42,7 @@ def read_local_file(url: str, root: str | os.PathLike[str] | None, max_bytes: in
     prefix = "file://"
     if url[: len(prefix)].lower() != prefix or url[len(prefix) : len(prefix) + 1] != "/":
         raise blocked("a file URL must be file:/// and an absolute path, without a host.")
-    path = unquote(url[len(prefix) :], errors="strict")
+    path = unquote(url[len(prefix) :], errors="surrogateescape")  # as os.fsdecode
     parts = path.split("/")[1:]
     if any(part in ("", ".", "..") or "\0" in part for part in parts):
         raise blocked("the path of a file URL must be plain, without '.', '..' or empty parts.")
@@ -52,7 +52,7 @@ def read_local_file(url: str, root: str | os.PathLike[str] | None, max_bytes: in
         raise blocked("The file path must be a subpath of `--allowed-local-media-path`.")
     try:
         return _read_below(Path(root).resolve(), inside, max_bytes)
-    except OSError:
+    except (OSError, UnicodeError):
         raise failed("there is no such file below the allowed folder.") from None
 
 
