@@ -88,7 +88,8 @@ def get_image_processor(
         If there is none.
     """
     prepare_transformers()
-    from transformers import AutoImageProcessor
+    # Not from the package itself: older ones offer it there only where torchvision is installed.
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
     return _load(
         "image processor",
@@ -116,7 +117,7 @@ def get_video_processor(
         If there is none, or torchvision does not work.
     """
     prepare_transformers()
-    from transformers import AutoVideoProcessor
+    from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
     return _load(
         "video processor",

@@ -58,10 +58,10 @@ def count_items(modality: str, value: object) -> int:
 
 def _split(modality: str, value: Any) -> Sequence[Any]:
     if isinstance(value, list):
-        # Embeddings may come as a list of (1, rows, hidden).
-        return [v[0] if _is_tensor(v) and v.ndim == 3 and len(v) == 1 else v for v in value]
+        return value
     if _is_tensor(value) and value.ndim == 3:
-        return [value[i] for i in range(len(value))]
+        # Each keeps the leading dimension: mappers know one item as (1, rows, hidden).
+        return [value[i : i + 1] for i in range(len(value))]
     return [value]
 
 

@@ -49,12 +49,12 @@ def test_embeddings() -> None:
     stacked = torch.rand(3, 5, 7)
     items = split_items({"image": stacked})
     assert [(i.index, i.kind, i.data.shape) for i in items] == [
-        (n, "embeds", (5, 7)) for n in range(3)
+        (n, "embeds", (1, 5, 7)) for n in range(3)
     ]
-    assert torch.equal(items[1].data, stacked[1])
+    assert torch.equal(items[1].data[0], stacked[1])
     assert kinds({"image": torch.rand(5, 7)}) == [("image", 0, "embeds")]
     ragged = split_items({"image": [torch.rand(1, 5, 7), torch.rand(1, 4, 7)]})
-    assert [i.data.shape for i in ragged] == [(5, 7), (4, 7)]
+    assert [i.data.shape for i in ragged] == [(1, 5, 7), (1, 4, 7)]
 
 
 def test_what_only_the_mapper_knows_is_one_item() -> None:
@@ -80,6 +80,13 @@ def test_id_is_a_hash_of_length_framed_pieces() -> None:
     assert content_id(frames) == expected.digest()
     assert len(content_id([])) == 32
     assert content_id([b"ab", b"c"]) != content_id([b"a", b"bc"]) != content_id([b"abc"])
+
+
+def test_the_core_gives_the_same_id() -> None:
+    media = pytest.importorskip("mmcore._C", reason="needs the compiled extension").media
+    (item,) = split_items({"image": PIXELS})
+    for frames in ([], [b""], [b"ab", b"", b"c"], content_key(item, "config", {"k": 1})):
+        assert media.content_id(frames) == content_id(frames)
 
 
 def test_same_pixels_in_other_containers() -> None:
