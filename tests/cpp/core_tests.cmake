@@ -1,4 +1,14 @@
 set(MMCORE_CORE_TESTS
+  base/keyed_hash_test.cpp
+  base/sha256_test.cpp
+  media/content_id_test.cpp
+  media/encoder_cache_test.cpp
+  media/span_map_test.cpp
+  kv/block_key_test.cpp
+  kv/block_pool_test.cpp
+  kv/kv_cache_test.cpp
+  kv/kv_fuzz_test.cpp
+  kv/prefix_index_test.cpp
   engine/engine_test.cpp
   engine/shadow_runner.cpp
   engine/simulation.cpp

@@ -23,11 +23,11 @@ enum class MediaKind : int32_t { kImage = 0, kAudio = 1, kVideo = 2, kOther = 3 
 /// Spans of a request are in prompt order and do not overlap.
 struct MediaItem {
   MediaKind kind = MediaKind::kImage;
-  ContentId id;        // empty = unique to this request: never shared through a cache
+  ContentId id{};      // empty = unique to this request: never shared through a cache
   int32_t offset = 0;  // first prompt token of the span
   int32_t length = 0;  // tokens in the span, >= 1
-  std::vector<uint8_t>
-      embed_mask;  // empty = all ones; else `length` entries of 0 or 1, at least one 1
+  // Empty = all ones; else `length` entries of 0 or 1, at least one 1.
+  std::vector<uint8_t> embed_mask{};
   int64_t num_embeddings() const;  // rows that the encoder gives for this item
 };
 

@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "engine/stop_condition.h"
 #include "sched/admission.h"
+#include "sched/prefetch.h"
 
 namespace mmcore {
 namespace {
@@ -195,6 +196,7 @@ void Engine::Impl::commit() {
   size_t prompt_row = 0;
   const std::vector<ScheduledEntry>& entries = scheduler_.entries();
   for (size_t i = 0; i < entries.size(); ++i) {
+    prefetch_ahead(entries, i, [](const ScheduledEntry& next) { return next.sequence; });
     scheduler_.commit(entries[i]);
     const int32_t sample_row = plan_.sequences[i].sample_row;
     if (sample_row >= 0 || entries[i].num_prompt_rows > 0)

@@ -26,8 +26,8 @@ inline constexpr NodeId kRootNode = 0;  // the parent of every first block
 struct BlockKey {
   uint64_t hash = 0;
   NodeId parent = kRootNode;
-  std::span<const TokenId> tokens;
-  std::span<const uint64_t> extra;
+  std::span<const TokenId> tokens{};
+  std::span<const uint64_t> extra{};
 };
 
 /// Hashes keys: chained through the parent's hash, cut to `bits` for tests that force collisions.

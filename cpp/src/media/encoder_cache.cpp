@@ -38,7 +38,7 @@ void EncoderCache::unpin(EncoderSlot slot) {
 }
 
 void EncoderCache::forget_owner(RequestId owner) {
-  auto it = entries_.lower_bound(EncoderKey{.owner = owner, .item = 0, .id = {}, .salt = {}});
+  auto it = entries_.lower_bound(EncoderKey{.owner = owner});
   while (it != entries_.end() && it->first.owner == owner) {
     check_eq(it->second.pins, 0, "encoder cache: a private entry outlives its request");
     erase(it++);

@@ -22,10 +22,10 @@ namespace mmcore {
 struct EncoderKey {
   RequestId owner = 0;
   int32_t item = 0;
-  ContentId id;
+  ContentId id{};
   int64_t rows = 0;
   uint64_t lora_id = 0;
-  std::string salt;
+  std::string salt{};
   friend auto operator<=>(const EncoderKey&, const EncoderKey&) = default;
 };
 

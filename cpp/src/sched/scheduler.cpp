@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "sched/admission.h"
 #include "sched/chunking.h"
+#include "sched/prefetch.h"
 
 namespace mmcore {
 namespace {
@@ -84,6 +85,7 @@ void Scheduler::select_running() {
   // Preemption shortens running_ from its end, behind the sequence at hand.
   for (size_t i = 0; i < running_.size() && step_.tokens_left > 0; ++i) {
     Sequence* sequence = running_[i];
+    prefetch_ahead(running_, i, [](const Sequence* s) { return s; });
     if (sequence->decoding())
       select_decode(sequence);
     else

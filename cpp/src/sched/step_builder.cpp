@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
+
+#include "sched/prefetch.h"
 
 namespace mmcore {
 namespace {
@@ -41,6 +42,7 @@ void StepBuilder::build(uint64_t step, std::vector<ScheduledEntry>& entries,
   for (size_t i = 0; i < n; ++i) {
     ScheduledEntry& entry = entries[i];
     Sequence& sequence = *entry.sequence;
+    prefetch_ahead(entries, i, [](const ScheduledEntry& next) { return next.sequence; });
     const int32_t end = end_of(entry);
     const bool samples = end == sequence.size();
     plan.sequences[i] = {
