@@ -24,8 +24,8 @@ def returned(result: Tensor, out: Tensor | None) -> Tensor:
 
 def cpu_isa() -> str:
     """Name the instruction set that CPU ops use: ``"reference"``, ``"avx2"``, ``"avx512"``..."""
-    number = _C.ops.cpu_isa()
-    return next(name for name, value in _C.ops.CPU_ISAS.items() if value == number)
+    names: dict[int, str] = {number: name for name, number in _C.ops.CPU_ISAS.items()}
+    return names[_C.ops.cpu_isa()]
 
 
 def set_cpu_isa(name: str) -> None:

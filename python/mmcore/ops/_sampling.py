@@ -101,11 +101,11 @@ def sample(
         seed=_column(seed, rows),
         counter=_column(counter, rows),
         num_logprobs=_column(num_logprobs, rows),
-        prompt_tokens=_lists(prompt_tokens),
-        output_tokens=_lists(output_tokens),
-        logit_bias=_lists(logit_bias),
-        allowed_tokens=_lists(allowed_tokens),
-        banned_tokens=_lists(banned_tokens),
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        logit_bias=logit_bias,
+        allowed_tokens=allowed_tokens,
+        banned_tokens=banned_tokens,
     )
     for row, error in enumerate(errors):
         if error is not None:
@@ -184,10 +184,6 @@ def logprobs(
 
 def _column(value: T | Sequence[T], rows: int) -> list[T]:
     return [value] * rows if isinstance(value, (int, float)) else list(value)
-
-
-def _lists(rows: Sequence[Sequence[object]]) -> list[list[object]]:
-    return [list(row) for row in rows]
 
 
 @torch.library.custom_op(

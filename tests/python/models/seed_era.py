@@ -11,6 +11,7 @@ from torch import nn
 
 from mmcore.attention import Attention, AttentionMetadata
 from mmcore.config import CacheConfig
+from mmcore.distributed import get_pp_group, get_tensor_model_parallel_world_size
 from mmcore.model_executor.layers.activation import SiluAndMul
 from mmcore.model_executor.layers.layernorm import RMSNorm
 from mmcore.model_executor.layers.linear import (
@@ -19,6 +20,7 @@ from mmcore.model_executor.layers.linear import (
     RowParallelLinear,
 )
 from mmcore.model_executor.layers.logits_processor import LogitsProcessor
+from mmcore.model_executor.layers.quantization.base_config import QuantizationConfig
 from mmcore.model_executor.layers.rotary_embedding import get_rope
 from mmcore.model_executor.layers.sampler import Sampler, SamplerOutput
 from mmcore.model_executor.layers.vocab_parallel_embedding import (
@@ -55,8 +57,9 @@ class OldMLP(nn.Module):
 class OldAttention(nn.Module):
     def __init__(self, config, cache_config=None, quant_config=None):  # type: ignore[no-untyped-def]
         super().__init__()
-        self.num_heads = config.num_attention_heads
-        self.num_kv_heads = config.num_key_value_heads
+        tp_size = get_tensor_model_parallel_world_size()
+        self.num_heads = config.num_attention_heads // tp_size
+        self.num_kv_heads = max(1, config.num_key_value_heads // tp_size)
         self.head_dim = config.head_dim
         self.q_size = self.num_heads * self.head_dim
         self.kv_size = self.num_kv_heads * self.head_dim
@@ -64,8 +67,8 @@ class OldAttention(nn.Module):
         self.qkv_proj = QKVParallelLinear(
             config.hidden_size,
             self.head_dim,
-            self.num_heads,
-            self.num_kv_heads,
+            config.num_attention_heads,
+            config.num_key_value_heads,
             bias=False,
             quant_config=quant_config,
         )
@@ -146,6 +149,8 @@ class OldModel(nn.Module):
             hidden_states, residual = self.layers[i](
                 positions, hidden_states, kv_caches[i - self.start_layer], attn_metadata, residual
             )
+        if not get_pp_group().is_last_rank:
+            return IntermediateTensors({"hidden_states": hidden_states, "residual": residual})
         hidden_states, _ = self.norm(hidden_states, residual)
         return hidden_states
 
@@ -155,7 +160,7 @@ class OldForCausalLM(nn.Module):
         self,
         config: Any,
         cache_config: Optional[CacheConfig] = None,  # noqa: UP045
-        quant_config: Any = None,
+        quant_config: Optional[QuantizationConfig] = None,  # noqa: UP045
         lora_config: Any = None,
     ) -> None:
         super().__init__()
