@@ -14,11 +14,12 @@ VENV  ?= .venv
 # Arguments for pytest, as in: make test PYTEST='-k scheduler -x'
 PYTEST ?=
 
-bin     := $(VENV)/bin
-stamps  := $(VENV)/.stamps
-setup   := bash scripts/setup_env.sh $(VENV)
+venv     := $(abspath $(VENV))
+bin      := $(venv)/bin
+stamps   := $(venv)/.stamps
+setup    := bash scripts/setup_env.sh $(venv)
 compiled := $(shell find bindings cmake cpp cuda -type f 2>/dev/null) CMakeLists.txt
-export PATH := $(CURDIR)/$(bin):$(PATH)
+export PATH := $(bin):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-cpp test-python bench stubs format lint typecheck wheel clean build

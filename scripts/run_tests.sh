@@ -18,7 +18,7 @@ mkdir -p "$logs"
 status=0
 summary=()
 
-heading() { printf '\n\033[1m==> %s\033[0m\n' "$*"; }
+heading() { printf '\n==> %s\n' "$*"; }
 
 have_gtest() { echo '#include <gtest/gtest.h>' | "${CXX:-c++}" -std=c++20 -E -x c++ - >/dev/null 2>&1; }
 

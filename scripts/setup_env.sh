@@ -15,7 +15,7 @@ step=$2
 shift 2
 cd "$root"
 
-say() { printf '\033[1m[mmcore]\033[0m %s\n' "$*" >&2; }
+say() { printf '[mmcore] %s\n' "$*" >&2; }
 die() { printf '[mmcore] error: %s\n' "$*" >&2; exit 1; }
 
 find_python() {
