@@ -17,6 +17,11 @@ void drop_frames(const py::object& exception) {
   if (!traceback.is_none()) py::module_::import("traceback").attr("clear_frames")(traceback);
 }
 
+py::object exception_of(const py::error_already_set& error) {
+  if (error.trace()) PyException_SetTraceback(error.value().ptr(), error.trace().ptr());
+  return error.value();
+}
+
 }  // namespace
 
 PyModelRunner::PyModelRunner(py::object runner)
@@ -60,10 +65,10 @@ Status PyModelRunner::call_execute(StepResult& result) {
 
 Status PyModelRunner::fail(py::error_already_set& error, const StepPlan& plan) {
   if (!error.matches(PyExc_Exception)) {
-    interrupt_ = py::reinterpret_borrow<py::object>(error.value());
+    interrupt_ = exception_of(error);
     return Status::internal("interrupted");
   }
-  const py::object exception = py::reinterpret_borrow<py::object>(error.value());
+  const py::object exception = exception_of(error);
   drop_frames(exception);
   for (const ScheduledSequence& sequence : plan.sequences)
     exceptions_[sequence.request] = exception;

@@ -200,8 +200,8 @@ class ModelRunner:
         """Embed the step's tokens, with the rows of media taken from the encoder's outputs."""
         assert self.encoder is not None
         mask = np.zeros(plan.num_tokens, dtype=np.bool_)
-        pieces = []
-        for _, _, slot, source, target, rows in plan.embeddings.tolist():  # in the order of the rows
+        pieces = []  # in the order of the rows
+        for _, _, slot, source, target, rows in plan.embeddings.tolist():
             mask[target : target + rows] = True
             pieces.append(self.encoder.rows(slot, source, source + rows))
         embeds: torch.Tensor = self.model.embed_input_ids(
