@@ -29,7 +29,7 @@ find_python() {
   die "no Python of 3.10 or newer found (tried: ${PYTHON:-python3, python3.13 to python3.10}). Install one, or name it: make PYTHON=/path/to/python3.11"
 }
 
-pip() { "$venv/bin/python" -m pip --quiet --disable-pip-version-check "$@"; }
+pip() { "$venv/bin/python" -m pip -qq --disable-pip-version-check "$@"; }
 # Words of pyproject.toml never hold spaces, so that xargs may split them.
 requirements() { "$venv/bin/python" scripts/requirements.py "$@" | xargs; }
 
