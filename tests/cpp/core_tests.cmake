@@ -9,7 +9,19 @@ set(MMCORE_CORE_TESTS
   kv/kv_cache_test.cpp
   kv/kv_fuzz_test.cpp
   kv/prefix_index_test.cpp
+  sched/admission_test.cpp
+  sched/chunking_test.cpp
+  sched/config_check_test.cpp
+  sched/sampling_check_test.cpp
+  sched/scheduler_test.cpp
+  sched/sequence_test.cpp
+  sched/waiting_queue_test.cpp
+  sched/step_builder_test.cpp
   engine/engine_test.cpp
+  engine/failure_test.cpp
+  engine/output_queue_test.cpp
+  engine/recovery_test.cpp
+  engine/stop_condition_test.cpp
   engine/shadow_runner.cpp
   engine/simulation.cpp
   engine/simulation_test.cpp
