@@ -6,8 +6,13 @@ set(MMCORE_OPS_TESTS
   ops/host_tensor.cpp
   ops/linear_case.cpp
   ops/linear_test.cpp
+  ops/logprobs_test.cpp
   ops/norm_test.cpp
   ops/paged_attention_test.cpp
+  ops/sample_oracle.cpp
+  ops/sample_test.cpp
+  ops/uniform_test.cpp
   ops/varlen_attention_test.cpp
   ops/vision_projector_test.cpp
+  ops/vocab_row_test.cpp
 )
