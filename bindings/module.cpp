@@ -10,6 +10,7 @@ namespace py = pybind11;
 PYBIND11_MODULE(_C, m) {
   m.doc() = "The C++ core of mmcore. Private: use the modules of the mmcore package.";
   m.attr("__version__") = MMCORE_VERSION;
+  m.attr("with_cuda") = static_cast<bool>(MMCORE_WITH_CUDA);
   mmcore::python::register_exceptions();
 #ifdef MMCORE_BIND_ENGINE
   mmcore::python::bind_request(m);

@@ -395,12 +395,29 @@ class DeviceConfig:
 
     @property
     def device_type(self) -> str:
-        """``"cpu"`` or ``"cuda"``."""
-        if self.device == "auto":
-            import torch
+        """``"cpu"`` or ``"cuda"``.
 
-            return "cuda" if torch.cuda.is_available() else "cpu"
-        return self.device.partition(":")[0]
+        Raises
+        ------
+        ValidationError
+            If CUDA was asked for and this build of mmcore has no kernels for it.
+        """
+        from mmcore import _C
+
+        kind = self.device.partition(":")[0]
+        if kind == "cuda" and not getattr(_C, "with_cuda", False):
+            raise ValidationError(
+                f"device={self.device!r} needs CUDA kernels, which this build of mmcore does not "
+                "have (mmcore info). Use device='cpu', or build with MMCORE_CUDA=on.",
+                code="unsupported",
+            )
+        if kind != "auto":
+            return kind
+        if not getattr(_C, "with_cuda", False):
+            return "cpu"
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _split(what: str, total: int, parts: int) -> int:

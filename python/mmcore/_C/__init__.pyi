@@ -29,6 +29,7 @@ __all__: list[str] = [
     "ops",
     "prompt_logprobs",
     "sample",
+    "with_cuda",
 ]
 
 class MediaKind(enum.IntEnum):
@@ -465,3 +466,4 @@ def sample(plan: StepPlan, logits: typing.Any) -> None:
     """
 
 __version__: str = "0.1.0"
+with_cuda: bool = False
