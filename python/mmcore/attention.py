@@ -271,17 +271,28 @@ class VisionAttention(nn.Module):
             Of `query`'s shape.
         """
         if cu_seqlens is not None:
-            heads = (-1, self.num_heads, self.head_size)
-            out = ops.varlen_attention(
-                query.view(heads), key.view(heads), value.view(heads), cu_seqlens, cu_seqlens,
-                scale=self.scale,
-            )  # fmt: skip
-            return out.view(query.shape)
-        items, rows, _ = query.shape
+            return self._ragged(query, key, value, cu_seqlens)
+        items, rows, width = query.shape
+        if self._prefers_kernel(query):
+            starts = torch.arange(0, items * rows + 1, rows, dtype=torch.int32)
+            q, k, v = (t.reshape(items * rows, width) for t in (query, key, value))
+            return self._ragged(q, k, v, starts).view(items, rows, width)
         q, k, v = (
             t.view(items, rows, self.num_heads, self.head_size).transpose(1, 2)
             for t in (query, key, value)
         )
-        # Items of one size are torch's best case: its fused kernel beats ragged attention there.
         attended = scaled_dot_product_attention(q, k, v, scale=self.scale)
-        return attended.transpose(1, 2).reshape(query.shape)
+        return attended.transpose(1, 2).reshape(items, rows, width)
+
+    def _ragged(self, query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor) -> Tensor:
+        heads = (-1, self.num_heads, self.head_size)
+        out = ops.varlen_attention(
+            query.view(heads), key.view(heads), value.view(heads), cu_seqlens, cu_seqlens,
+            scale=self.scale,
+        )  # fmt: skip
+        return out.view(query.shape)
+
+    def _prefers_kernel(self, query: Tensor) -> bool:
+        # Items of one size are torch's best case: in bfloat16 on AMX its kernel is up to 9x faster,
+        # in float32 ours is up to 1.3x. Xeon, one thread, [5, 577, 16 x 64].
+        return query.is_cpu and query.dtype == torch.float32 and self.head_size in ops.HEAD_DIMS

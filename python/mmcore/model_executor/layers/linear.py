@@ -7,12 +7,13 @@ parallel" and "row parallel" are the same; what differs is how checkpoints deliv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear as torch_linear
 
+from mmcore import ops
 from mmcore.errors import ValidationError
 from mmcore.model_executor.layers.parameter import (
     copy_weight,
@@ -29,11 +30,35 @@ __all__ = [
     "ReplicatedLinear",
     "RowParallelLinear",
     "apply_linear",
+    "prefers_kernel",
 ]
 
 
+# Rows up to which mmcore's kernel is chosen on a CPU. Few rows are bound by reading the weight:
+# there it is up to 3x faster. With many rows torch's blocked products are, 1.1x to 1.4x in float32
+# and on AMX over 10x in bfloat16. Xeon with AVX512-BF16 and AMX, one thread, weights of 576x576 to
+# 4096x4096 and 49152x576.
+_KERNEL_ROWS: Mapping[torch.dtype, int] = {torch.float32: 32, torch.bfloat16: 4, torch.float16: 4}
+
+
+def prefers_kernel(x: Tensor, on_device: bool = False) -> bool:
+    """Choose between mmcore's kernel and torch's for a product with `x`: the one place that does.
+
+    Parameters
+    ----------
+    x
+        [..., K].
+    on_device
+        The answer for tensors that are not on a CPU.
+    """
+    if not x.is_cpu:
+        return on_device
+    width = x.shape[-1]
+    return x.numel() <= width * _KERNEL_ROWS.get(x.dtype, 0)
+
+
 def apply_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Compute ``x @ weight.T + bias``: the one place that chooses between mmcore's and torch's.
+    """Compute ``x @ weight.T + bias``, by mmcore's kernel or torch's.
 
     Parameters
     ----------
@@ -42,6 +67,8 @@ def apply_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
     weight, bias
         [N, K] and [N].
     """
+    if prefers_kernel(x):
+        return ops.linear(x, weight, bias)
     return torch_linear(x, weight, bias)
 
 

@@ -6,13 +6,20 @@ from torch import Tensor, nn
 
 from mmcore import ops
 from mmcore.model_executor.layers.activation import kernel_activation
-from mmcore.model_executor.layers.linear import ReplicatedLinear
+from mmcore.model_executor.layers.linear import (
+    ReplicatedLinear,
+    apply_linear,
+    prefers_kernel,
+)
 
 __all__ = ["VisionProjector"]
 
 
 class VisionProjector(nn.Module):
-    """``linear_2(act(linear_1(x)))`` as one kernel, which can write straight into given rows.
+    """``linear_2(act(linear_1(x)))``, written straight into given rows.
+
+    One kernel on a GPU, and on a CPU for few rows; see
+    :func:`~mmcore.model_executor.layers.linear.prefers_kernel`.
 
     Parameters
     ----------
@@ -64,6 +71,8 @@ class VisionProjector(nn.Module):
         Tensor
             [..., out features], or `out`.
         """
+        if not prefers_kernel(image_features, on_device=True):
+            return self._by_layers(image_features, out, rows)
         return ops.vision_projector(
             image_features,
             self.linear_1.weight,
@@ -74,6 +83,19 @@ class VisionProjector(nn.Module):
             rows=rows,
             out=out,
         )
+
+    def _by_layers(self, image_features: Tensor, out: Tensor | None, rows: Tensor | None) -> Tensor:
+        if rows is not None:
+            if out is None:
+                raise ValueError("rows says where rows of `out` go; `out` must be given.")
+            kept = (rows >= 0).nonzero().view(-1)
+            image_features = image_features.flatten(0, -2).index_select(0, kept)
+        inner = apply_linear(image_features, self.linear_1.weight, self.linear_1.bias)
+        inner = ops.activation(inner, self.act, out=inner)
+        projected = apply_linear(inner, self.linear_2.weight, self.linear_2.bias)
+        if out is None:
+            return projected
+        return out.copy_(projected) if rows is None else out.index_copy_(0, rows[kept], projected)
 
     def extra_repr(self) -> str:
         """Describe the layer for ``print(model)``."""
