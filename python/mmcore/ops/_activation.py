@@ -82,8 +82,11 @@ def activation_mul(x: Tensor, act: str, *, out: Tensor | None = None) -> Tensor:
 def _run_activation_mul(x: Tensor, number: int, out: Tensor | None) -> Tensor:
     width = x.shape[-1]
     if out is None:
-        out = torch.empty((*x.shape[:-1], width // 2), dtype=x.dtype, device=x.device)
-    _C.ops.activation_mul(x.reshape(-1, width), number, out.view(-1, width // 2))
+        out = x.new_empty((*x.shape[:-1], width // 2))
+    if x.dim() == 2:
+        _C.ops.activation_mul(x, number, out)
+    else:
+        _C.ops.activation_mul(x.reshape(-1, width), number, out.view(-1, width // 2))
     return out
 
 

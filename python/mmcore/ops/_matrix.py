@@ -62,12 +62,17 @@ def _run_linear(
     out: Tensor | None,
     out_rows: Tensor | None,
 ) -> Tensor:
+    number = activation_number(act)
+    if x.dim() == 2:  # the usual case, kept short: it runs many times a token
+        if out is None:
+            out = x.new_empty((x.shape[0], weight.shape[0]))
+        _C.ops.linear(x, weight, bias, out, out_rows, number)
+        return out
     features = weight.shape[0]
     if out is None:
-        out = torch.empty((*x.shape[:-1], features), dtype=x.dtype, device=x.device)
-    flat = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
-    flat_out = out if out.dim() == 2 else out.view(-1, features)
-    _C.ops.linear(flat, weight, bias, flat_out, out_rows, activation_number(act))
+        out = x.new_empty((*x.shape[:-1], features))
+    flat_out = out if out_rows is not None else out.view(-1, features)
+    _C.ops.linear(x.reshape(-1, x.shape[-1]), weight, bias, flat_out, out_rows, number)
     return out
 
 
@@ -127,7 +132,7 @@ def _run_vision_projector(
 ) -> Tensor:
     flat = x.reshape(-1, x.shape[-1])
     if out is None:
-        out = torch.empty((*x.shape[:-1], w2.shape[0]), dtype=x.dtype, device=x.device)
+        out = x.new_empty((*x.shape[:-1], w2.shape[0]))
     size = _C.ops.vision_projector_workspace_bytes(flat.shape[0], w1.shape[0], x)
     workspace = torch.empty(size, dtype=torch.uint8, device=x.device)
     flat_out = out if rows is not None else out.view(-1, w2.shape[0])
@@ -177,8 +182,7 @@ def _run_embedding_merge(
     out: Tensor | None,
 ) -> Tensor:
     if out is None:
-        shape = (token_ids.shape[0], table.shape[1])
-        out = torch.empty(shape, dtype=table.dtype, device=table.device)
+        out = table.new_empty((token_ids.shape[0], table.shape[1]))
     _C.ops.embedding_merge(token_ids, table, source, media, out)
     return out
 

@@ -91,6 +91,8 @@ class LinearBase(nn.Module):
         The layer's name, for error messages.
     """
 
+    bias: nn.Parameter | None
+
     def __init__(
         self,
         input_size: int,
@@ -111,7 +113,9 @@ class LinearBase(nn.Module):
         self.output_size = output_size
         self.skip_bias_add = skip_bias_add
         self.weight = empty_parameter(output_size, input_size, dtype=params_dtype)
-        self.bias = empty_parameter(output_size, dtype=params_dtype) if bias else None
+        self.register_parameter(
+            "bias", empty_parameter(output_size, dtype=params_dtype) if bias else None
+        )
         for param in self.parameters(recurse=False):
             set_weight_attrs(param, {"weight_loader": self.weight_loader})
 
@@ -143,8 +147,13 @@ class LinearBase(nn.Module):
         tuple
             The product, and the bias if it was not added.
         """
-        bias = None if self.skip_bias_add else self.bias
-        return apply_linear(input_, self.weight, bias), self.bias if self.skip_bias_add else None
+        # Read past nn.Module's attribute search, which takes longer than a small product.
+        params = self._parameters
+        weight, bias = params["weight"], params["bias"]
+        assert weight is not None
+        if self.skip_bias_add:
+            return apply_linear(input_, weight), bias
+        return apply_linear(input_, weight, bias), None
 
     def extra_repr(self) -> str:
         """Describe the layer for ``print(model)``."""
