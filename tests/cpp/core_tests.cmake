@@ -17,6 +17,7 @@ set(MMCORE_CORE_TESTS
   sched/sequence_test.cpp
   sched/waiting_queue_test.cpp
   sched/step_builder_test.cpp
+  engine/allocation_test.cpp
   engine/engine_test.cpp
   engine/failure_test.cpp
   engine/output_queue_test.cpp

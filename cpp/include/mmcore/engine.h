@@ -70,12 +70,13 @@ class MMCORE_API Engine {
   /// unknown or finished.
   Status abort(RequestId id);
 
-  /// Ends a running request from outside with kStop (a stop string was seen in its text). Like
-  /// abort otherwise, but its full blocks stay in the prefix cache.
+  /// Ends a request from outside with kStop (a stop string was seen in its text). Like abort
+  /// otherwise. After either, blocks that the request had filled stay in the prefix cache.
   Status finish(RequestId id);
 
   /// Plans and runs one step. An error Status means that the engine itself is broken (InternalError
-  /// inside); failures of requests are in their outputs.
+  /// inside): every request has ended with kError, and nothing is accepted any more. Failures of
+  /// requests are in their outputs.
   Result<StepOutcome> step();
 
   /// Moves out everything that happened since the last call.

@@ -23,13 +23,13 @@ struct ScheduledSequence {
   int32_t first_row = 0;     // rows [first_row, first_row + num_tokens)
   int32_t num_tokens = 0;    // >= 1
   int32_t num_computed = 0;  // tokens of the sequence whose KV is already in the cache
-  bool is_prefill = false;   // still has prompt (or recomputed) tokens to run besides the newest
-  int32_t sample_row =
-      -1;  // row of sample_rows/sampling, or -1: a chunk that does not reach the newest token
+  bool is_prefill = false;   // more than its newest token was missing before the step
+  // Index into sample_rows and sampling, or -1: a chunk that does not reach the newest token.
+  int32_t sample_row = -1;
 };
 
-/// An item to run through the encoder before the decoder runs. Its output is kept under `slot`
-/// until `evict` names it.
+/// An item to run through the encoder before the decoder runs. Its output, which requests with the
+/// same item may share, is kept under `slot` until `evict` names it. Slots are never used twice.
 struct EncodeItem {
   RequestId request = 0;
   int32_t item_index = 0;  // index into Request::media
@@ -48,14 +48,15 @@ struct EmbeddingCopy {
   int32_t num_rows = 0;
 };
 
-/// Copies a whole KV block, in all layers, before anything else of the step runs.
+/// Copies a whole KV block, in all layers, before anything of the step is written. No block is the
+/// source of one copy and the destination of another.
 struct BlockCopy {
   BlockId src = 0;
   BlockId dst = 0;
 };
 
 /// All that one forward pass needs. Arrays are flat and contiguous; T rows (tokens), N sequences, S
-/// sampled rows.
+/// sampled rows. The order of work: evict, block_copies, encode, embeddings, decoder, sampling.
 struct StepPlan {
   uint64_t step = 0;
   std::vector<ScheduledSequence> sequences;  // [N], decodes first
@@ -65,7 +66,7 @@ struct StepPlan {
   std::vector<int32_t> query_start;          // [N + 1] prefix sums of num_tokens
   std::vector<int32_t> seq_lens;             // [N] tokens in the cache after the step
   std::vector<int32_t> block_tables;         // [N, block_table_width], padded with 0
-  int32_t block_table_width = 0;
+  int32_t block_table_width = 0;             // a multiple of 8, perhaps more than the longest table
   int32_t max_query_len = 0;
   int32_t max_seq_len = 0;
   std::vector<int32_t> sample_rows;             // [S] rows of T whose logits are sampled
@@ -76,12 +77,14 @@ struct StepPlan {
   std::vector<BlockCopy> block_copies;
   std::vector<EncodeItem> encode;         // run these first, in any grouping
   std::vector<EmbeddingCopy> embeddings;  // then merge these (extended models)
-  std::vector<EncoderSlot> evict;         // drop these encoder outputs before encoding
+  // Drop these encoder outputs before encoding. After a failed step a slot may be named again, or
+  // may be one that the runner never filled.
+  std::vector<EncoderSlot> evict;
 };
 
 /// The runner's answer to one plan.
 struct StepResult {
-  std::vector<SampledToken> tokens;                        // [S], in the order of sample_rows
+  std::vector<SampledToken> tokens;  // [S], in the order of sample_rows; each below vocab_size
   std::vector<std::vector<TokenLogprob>> prompt_logprobs;  // one a prompt_logprob_rows entry
   /// Requests that cannot go on (an image that its processor refuses, say), each with its reason.
   /// If this is not empty the step did not happen: it is rolled back, these requests fail, the
@@ -94,10 +97,12 @@ class MMCORE_API ModelRunner {
   virtual ~ModelRunner();
 
   /// Runs one step. On an error Status the engine rolls the step back and runs its sequences one by
-  /// one to find the one at fault; exceptions other than InternalError count as an error Status.
+  /// one to find the one at fault; exceptions other than InternalError count as an error Status, and
+  /// so does a result of the wrong size. `result` comes in empty. Must not call the engine.
   virtual Status execute(const StepPlan& plan, StepResult& result) = 0;
 
   /// Tells that a request is gone: host-side state (pixels, preprocessed tensors) may be dropped.
+  /// Encoder outputs stay until `evict` names them. Must not call the engine.
   virtual void release(RequestId request);
 };
 
