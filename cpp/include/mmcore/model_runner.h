@@ -97,8 +97,8 @@ class MMCORE_API ModelRunner {
   virtual ~ModelRunner();
 
   /// Runs one step. On an error Status the engine rolls the step back and runs its sequences one by
-  /// one to find the one at fault; exceptions other than InternalError count as an error Status, and
-  /// so does a result of the wrong size. `result` comes in empty. Must not call the engine.
+  /// one to find the one at fault; exceptions other than InternalError count as an error Status,
+  /// and so does a result of the wrong size. `result` comes in empty. Must not call the engine.
   virtual Status execute(const StepPlan& plan, StepResult& result) = 0;
 
   /// Tells that a request is gone: host-side state (pixels, preprocessed tensors) may be dropped.
