@@ -7,6 +7,7 @@
 #include <pybind11/typing.h>
 
 #include <memory>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -107,25 +108,61 @@ class PyEngine {
   bool stepping_ = false;           // read and written under the GIL
 };
 
-#define MMCORE_ENGINE_CONFIG_FIELDS(X)                                                             \
-  X(block_size)                                                                                    \
-  X(num_blocks)                                                                                    \
-  X(enable_prefix_caching)                                                                         \
-  X(hash_key) X(hash_bits) X(max_model_len) X(max_num_seqs) X(max_num_batched_tokens)              \
-      X(enable_chunked_prefill) X(max_prefill_chunk) X(policy) X(max_queued_requests)              \
-          X(multimodal) X(split_media_items) X(encoder_budget) X(encoder_cache_rows) X(vocab_size) \
-              X(logits_size) X(eos_token_ids) X(max_logprobs) X(max_logit_bias)                    \
-                  X(max_stop_token_ids)
+// The fields that Python sees, by name.
+constexpr auto kConfigFields =
+    std::tuple(std::pair("block_size", &EngineConfig::block_size),
+               std::pair("num_blocks", &EngineConfig::num_blocks),
+               std::pair("enable_prefix_caching", &EngineConfig::enable_prefix_caching),
+               std::pair("hash_key", &EngineConfig::hash_key),
+               std::pair("hash_bits", &EngineConfig::hash_bits),
+               std::pair("max_model_len", &EngineConfig::max_model_len),
+               std::pair("max_num_seqs", &EngineConfig::max_num_seqs),
+               std::pair("max_num_batched_tokens", &EngineConfig::max_num_batched_tokens),
+               std::pair("enable_chunked_prefill", &EngineConfig::enable_chunked_prefill),
+               std::pair("max_prefill_chunk", &EngineConfig::max_prefill_chunk),
+               std::pair("policy", &EngineConfig::policy),
+               std::pair("max_queued_requests", &EngineConfig::max_queued_requests),
+               std::pair("multimodal", &EngineConfig::multimodal),
+               std::pair("split_media_items", &EngineConfig::split_media_items),
+               std::pair("encoder_budget", &EngineConfig::encoder_budget),
+               std::pair("encoder_cache_rows", &EngineConfig::encoder_cache_rows),
+               std::pair("vocab_size", &EngineConfig::vocab_size),
+               std::pair("logits_size", &EngineConfig::logits_size),
+               std::pair("eos_token_ids", &EngineConfig::eos_token_ids),
+               std::pair("max_logprobs", &EngineConfig::max_logprobs),
+               std::pair("max_logit_bias", &EngineConfig::max_logit_bias),
+               std::pair("max_stop_token_ids", &EngineConfig::max_stop_token_ids));
 
-#define MMCORE_ENGINE_METRICS(X)                                                               \
-  X(num_waiting)                                                                               \
-  X(num_running)                                                                               \
-  X(blocks_total)                                                                              \
-  X(blocks_used) X(blocks_cached) X(encoder_entries) X(encoder_entries_pinned) X(encoder_rows) \
-      X(steps) X(steps_failed) X(requests_submitted) X(requests_rejected) X(requests_finished) \
-          X(requests_aborted) X(requests_failed) X(tokens_planned) X(tokens_generated)         \
-              X(prefix_tokens_queried) X(prefix_tokens_hit) X(blocks_evicted) X(block_copies)  \
-                  X(items_encoded) X(items_skipped) X(preemptions)
+constexpr auto kMetricFields =
+    std::tuple(std::pair("num_waiting", &EngineMetrics::num_waiting),
+               std::pair("num_running", &EngineMetrics::num_running),
+               std::pair("blocks_total", &EngineMetrics::blocks_total),
+               std::pair("blocks_used", &EngineMetrics::blocks_used),
+               std::pair("blocks_cached", &EngineMetrics::blocks_cached),
+               std::pair("encoder_entries", &EngineMetrics::encoder_entries),
+               std::pair("encoder_entries_pinned", &EngineMetrics::encoder_entries_pinned),
+               std::pair("encoder_rows", &EngineMetrics::encoder_rows),
+               std::pair("steps", &EngineMetrics::steps),
+               std::pair("steps_failed", &EngineMetrics::steps_failed),
+               std::pair("requests_submitted", &EngineMetrics::requests_submitted),
+               std::pair("requests_rejected", &EngineMetrics::requests_rejected),
+               std::pair("requests_finished", &EngineMetrics::requests_finished),
+               std::pair("requests_aborted", &EngineMetrics::requests_aborted),
+               std::pair("requests_failed", &EngineMetrics::requests_failed),
+               std::pair("tokens_planned", &EngineMetrics::tokens_planned),
+               std::pair("tokens_generated", &EngineMetrics::tokens_generated),
+               std::pair("prefix_tokens_queried", &EngineMetrics::prefix_tokens_queried),
+               std::pair("prefix_tokens_hit", &EngineMetrics::prefix_tokens_hit),
+               std::pair("blocks_evicted", &EngineMetrics::blocks_evicted),
+               std::pair("block_copies", &EngineMetrics::block_copies),
+               std::pair("items_encoded", &EngineMetrics::items_encoded),
+               std::pair("items_skipped", &EngineMetrics::items_skipped),
+               std::pair("preemptions", &EngineMetrics::preemptions));
+
+template <class Fields, class Visit>
+void for_each(const Fields& fields, Visit&& visit) {
+  std::apply([&](const auto&... field) { (visit(field.first, field.second), ...); }, fields);
+}
 
 void bind_config(py::module_& m) {
   py::native_enum<SchedulingPolicy>(m, "SchedulingPolicy", "enum.IntEnum", "Who runs first.")
@@ -134,22 +171,18 @@ void bind_config(py::module_& m) {
       .finalize();
   py::class_<EngineConfig> config(m, "EngineConfig", "Limits and policies of an engine.");
   config.def(py::init<>());
-#define MMCORE_FIELD(name) config.def_readwrite(#name, &EngineConfig::name);
-  MMCORE_ENGINE_CONFIG_FIELDS(MMCORE_FIELD)
-#undef MMCORE_FIELD
+  for_each(kConfigFields,
+           [&](const char* name, auto member) { config.def_readwrite(name, member); });
 }
 
 void bind_outputs(py::module_& m) {
   py::class_<EngineMetrics> metrics(m, "EngineMetrics",
                                     "Counters since the engine was made, and gauges of now.");
-#define MMCORE_FIELD(name) metrics.def_readonly(#name, &EngineMetrics::name);
-  MMCORE_ENGINE_METRICS(MMCORE_FIELD)
-#undef MMCORE_FIELD
+  for_each(kMetricFields,
+           [&](const char* name, auto member) { metrics.def_readonly(name, member); });
   metrics.def("as_dict", [](const EngineMetrics& self) {
     py::typing::Dict<py::str, py::int_> out;
-#define MMCORE_FIELD(name) out[#name] = self.name;
-    MMCORE_ENGINE_METRICS(MMCORE_FIELD)
-#undef MMCORE_FIELD
+    for_each(kMetricFields, [&](const char* name, auto member) { out[name] = self.*member; });
     return out;
   });
 

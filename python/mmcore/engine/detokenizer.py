@@ -66,6 +66,10 @@ class IncrementalDecoder:
         self._prefix_text = self._decode(0, self._read)
         return new
 
+    def extend(self, token_ids: Sequence[int]) -> None:
+        """Add ids whose text is asked for by :meth:`flush` only."""
+        self._ids.extend(token_ids)
+
     def flush(self) -> str:
         """Give what was held back, when no more ids will come."""
         text = self._decode(self._prefix, len(self._ids))

@@ -165,10 +165,11 @@ class InputPreprocessor:
                 continue
             count = count_items(modality, value)
             self._mm_registry.check_limit(self._model_config, modality, count)
-            try:
-                self._mm_registry._get_plugin(modality)
-            except NotImplementedError as error:
-                raise ValidationError(str(error), code="unknown_modality") from None
+            if modality not in self._modalities:
+                raise MediaError(
+                    f"The model takes {', '.join(sorted(self._modalities))}, not {modality!r}.",
+                    code="modality_not_supported",
+                )
             counts[modality] = count
         return counts
 
@@ -243,6 +244,10 @@ class InputPreprocessor:
     def _id(self, item: MediaItemData, kwargs: Mapping[str, Any] | None) -> bytes:
         options = {**(self._model_config.mm_processor_kwargs or {}), **(kwargs or {})}
         return _C.media.content_id(content_key(item, self._processor_config, options))
+
+    @cached_property
+    def _modalities(self) -> frozenset[str]:
+        return frozenset(self._mm_registry.get_max_tokens_per_item(self._model_config))
 
     @cached_property
     def _processor_config(self) -> str:

@@ -101,14 +101,13 @@ class RequestState:
             if self.metrics.first_token_time is None:
                 self.metrics.first_token_time = now
             self.metrics.last_token_time = now
-        if sequence.index == 0:
-            self.metrics.num_cached_tokens = max(
-                self.metrics.num_cached_tokens, output.num_cached_tokens
-            )
-            if self._prompt_logprobs is not None:
-                for alternatives in output.prompt_logprobs:
-                    self._prompt_logprobs.append(to_logprobs(alternatives, self._adapter))
-        self.metrics.num_preemptions = max(self.metrics.num_preemptions, output.num_preemptions)
+        if self._prompt_logprobs is not None and sequence.index == 0:
+            for alternatives in output.prompt_logprobs:
+                self._prompt_logprobs.append(to_logprobs(alternatives, self._adapter))
+        if sequence.index == 0 and (output.finished or len(sequence.token_ids) <= 1):
+            self.metrics.num_cached_tokens = output.num_cached_tokens
+        if output.finished:
+            self.metrics.num_preemptions += output.num_preemptions
 
     def scheduled_at(self, when: float) -> None:
         """Keep when the request first ran."""

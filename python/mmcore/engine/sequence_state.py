@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mmcore import _C
 from mmcore.engine.detokenizer import IncrementalDecoder, StopStrings
 from mmcore.outputs import CompletionOutput, Logprob
+from mmcore.sampling_params import RequestOutputKind
 
 if TYPE_CHECKING:
     from mmcore.engine.tokenizer import TokenizerAdapter
@@ -50,11 +51,13 @@ class SequenceState:
 
     __slots__ = (
         "_adapter",
+        "_decode_late",
         "_decoder",
         "_emitted_chars",
         "_emitted_tokens",
         "_params",
         "_stops",
+        "_wants_logprobs",
         "core_id",
         "cumulative_logprob",
         "finish_reason",
@@ -88,6 +91,11 @@ class SequenceState:
                 self._adapter, prompt_token_ids, params.skip_special_tokens
             )
         self._stops = StopStrings(params.stop) if params.stop else None
+        # Nobody looks at the text before the end: then all of it is decoded at once.
+        self._decode_late = (
+            self._stops is None and params.output_kind is RequestOutputKind.FINAL_ONLY
+        )
+        self._wants_logprobs = params.logprobs is not None or params.real_n < params.n
         self._emitted_chars = 0
         self._emitted_tokens = 0
 
@@ -105,30 +113,35 @@ class SequenceState:
             True if a stop string ended the sequence and the core does not know yet.
         """
         tokens = output.tokens
-        finish = output.finish_reason
-        if tokens:
+        if self._wants_logprobs:
             self._add_logprobs(output)
+        if not output.finished:
+            return self._add_tokens(tokens, len(tokens))
         # The text of the token that stopped the sequence is no part of the answer.
-        hidden = -1
-        if finish == _C.FinishReason.STOP and not self._params.include_stop_str_in_output:
-            hidden = len(tokens) - 1
-        for position, token in enumerate(tokens):
-            self.token_ids.append(token)
-            if self._decoder is None or position == hidden:
-                continue
-            if self._add_text(self._decoder.append(token)):
-                return finish == _C.FinishReason.NONE
-        if finish != _C.FinishReason.NONE:
-            self._end(output)
-        return False
-
-    def _end(self, output: _C.EngineOutput) -> None:
+        stopped = output.finish_reason == _C.FinishReason.STOP
+        hides_last = stopped and not self._params.include_stop_str_in_output
+        if self._add_tokens(tokens, len(tokens) - hides_last):
+            return False
         # What the decoder held back may complete a stop string.
         if self._decoder is not None and self._add_text(self._decoder.flush()):
-            return
+            return False
         self.finish_reason = _REASONS[output.finish_reason]
         if output.stop_token >= 0:
             self.stop_reason = output.stop_token
+        return False
+
+    def _add_tokens(self, tokens: Sequence[int], num_shown: int) -> bool:
+        """Add tokens, and the text of the first ones; True if that completes a stop string."""
+        if self._decoder is None or self._decode_late:
+            self.token_ids += tokens
+            if self._decoder is not None:
+                self._decoder.extend(tokens[:num_shown])
+            return False
+        for position, token in enumerate(tokens):
+            self.token_ids.append(token)
+            if position < num_shown and self._add_text(self._decoder.append(token)):
+                return True
+        return False
 
     def end_with(self, finish_reason: str) -> None:
         """End the sequence from outside, without news from the core."""

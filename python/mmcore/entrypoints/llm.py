@@ -253,7 +253,9 @@ class LLM:
                 else:
                     places[request_id] = place
             for output in self._finish(len(places), use_tqdm):
-                outputs[places[output.request_id]] = output
+                # An earlier call that was interrupted may have left the outputs of its aborts.
+                if output.request_id in places:
+                    outputs[places[output.request_id]] = output
         except BaseException:
             # Interrupted: nothing of this call may go on in the next one.
             self.llm_engine.abort_request(places)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mmcore.errors import MediaError
+from mmcore.errors import MediaError, PlaceholderMismatchError
 from mmcore.inputs import LLMInputs, token_inputs
 from mmcore.sequence import SequenceData
 
@@ -131,6 +131,13 @@ def expand_image_placeholders(
         repeat_count=list(feature_sizes),
     )
     ranges = [r for r in new_ids.placeholder_ranges if new_ids[r.offset] == image_token_id]
+    left_over = new_ids.count(image_token_id) - sum(r.length for r in ranges)
+    if left_over:
+        raise PlaceholderMismatchError(
+            f"The prompt has {len(ranges) + left_over} image placeholders but "
+            f"{len(feature_sizes)} images were given; remove placeholders from the prompt, or "
+            "pass an image for each."
+        )
     return token_inputs(
         prompt_token_ids=new_ids,
         prompt=prompt if tokenizer is None else new_prompt,
