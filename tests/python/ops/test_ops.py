@@ -284,6 +284,13 @@ def test_paged_attention(dtype: torch.dtype, cap: float, window: int) -> None:
         assert_near(out[rows], expected, factor=2)
 
 
+def test_head_dims_are_those_that_the_kernels_list() -> None:
+    q, starts = torch.zeros(2, 1, 48), torch.tensor([0, 2], dtype=torch.int32)
+    known = ", ".join(map(str, ops.HEAD_DIMS))
+    with pytest.raises(ValidationError, match=rf"head dim 48; expected one of {known}$"):
+        ops.varlen_attention(q, q, q, starts, starts, scale=1.0)
+
+
 def test_errors_name_the_tensor_and_both_shapes() -> None:
     with pytest.raises(ValidationError, match=r"rms_norm: weight has shape \[3\].*H = 4"):
         ops.rms_norm(torch.ones(2, 4), torch.ones(3))
