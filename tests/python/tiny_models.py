@@ -24,7 +24,7 @@ MAX_LEN = 512
 TEMPLATE = (
     "{% for m in messages %}{{ m.role }}: "
     "{% for c in m.content %}{% if c.type == 'image' %}<image>{% else %}{{ c.text }}{% endif %}"
-    "{% endfor %}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+    "{% endfor %}{{ '\n' }}{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
 )
 TEXT_TEMPLATE = (
     "{% for m in messages %}{{ m.role + ': ' + m.content }}\n{% endfor %}"

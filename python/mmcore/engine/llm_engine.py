@@ -249,15 +249,14 @@ class LLMEngine:
     def _give_up(self, state: RequestState, reason: str) -> None:
         """End the sequences that still run, and forget the request."""
         for sequence in state.sequences:
-            if not sequence.finished:
-                self._abort_sequence(sequence)
-                sequence.end_with(reason)
+            self._abort_sequence(sequence)
+            sequence.end_with(reason)
         state.unsubmitted = []
         self._requests.pop(state.request_id, None)
 
     def _abort_sequence(self, sequence: SequenceState) -> None:
-        self._outputs.forget(sequence)
-        if sequence.core_id is not None:
+        if self._outputs.forget(sequence):
+            assert sequence.core_id is not None
             _ignore_missing(self._core.abort, sequence.core_id)
 
     # Steps.
@@ -276,6 +275,7 @@ class LLMEngine:
         except InternalError as error:
             self._dead = EngineDeadError(f"The engine met an internal error: {error}")
             raise self._dead from error
+        outputs, self._pending = self._pending, []
         for core_id, when in self.model_runner.take_first_scheduled().items():
             self._outputs.note_scheduled(core_id, when)
         processed = self._outputs.process(self._core.take_outputs())
@@ -283,17 +283,16 @@ class LLMEngine:
             _ignore_missing(self._core.finish, core_id)
         for state in processed.failed:
             self._give_up(state, "error")
-        for state in processed.ready:
-            self._submit_rest(state)
         for output in processed.outputs:
             if output.finished:
                 self._requests.pop(output.request_id, None)
-        if self._pending:
-            processed.outputs[:0] = self._pending
-            self._pending = []
-        return processed.outputs
+        outputs += processed.outputs
+        for state in processed.ready:
+            outputs += self._submit_rest(state)
+        return outputs
 
-    def _submit_rest(self, state: RequestState) -> None:
+    def _submit_rest(self, state: RequestState) -> list[RequestOutput]:
+        """Start the other sequences; gives a last output if that is refused."""
         waiting, state.unsubmitted = state.unsubmitted, []
         try:
             for sequence in waiting:
@@ -302,8 +301,8 @@ class LLMEngine:
             self._give_up(state, "error")
             state.fail(error)
             output = state.output()
-            if output is not None:
-                self._pending.append(output)
+            return [] if output is None else [output]
+        return []
 
     def _check_alive(self) -> None:
         if self._dead is not None:

@@ -52,10 +52,11 @@ class OutputProcessor:
         sequence.core_id = core_id
         self._by_core_id[core_id] = (request, sequence)
 
-    def forget(self, sequence: SequenceState) -> None:
-        """Ignore whatever the core still says of a sequence."""
-        if sequence.core_id is not None:
-            self._by_core_id.pop(sequence.core_id, None)
+    def forget(self, sequence: SequenceState) -> bool:
+        """Ignore whatever the core still says of a sequence; True if it still ran."""
+        if sequence.core_id is None:
+            return False
+        return self._by_core_id.pop(sequence.core_id, None) is not None
 
     def note_scheduled(self, core_id: int, when: float) -> None:
         """Keep when a sequence first ran."""
