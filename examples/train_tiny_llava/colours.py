@@ -29,7 +29,10 @@ COLOURS: dict[str, ColourBox] = {
     "orange": ColourBox((23, 39.5), (0.85, 1.0), (0.90, 1.0), ((255, 165, 0), (255, 140, 0))),
     "yellow": ColourBox((50.5, 63), (0.65, 1.0), (0.88, 1.0), ((255, 255, 0), (255, 215, 0))),
     "green": ColourBox(
-        (95, 148), (0.55, 1.0), (0.38, 1.0), ((0, 128, 0), (0, 255, 0), (34, 139, 34), (50, 205, 50))
+        (95, 148),
+        (0.55, 1.0),
+        (0.38, 1.0),
+        ((0, 128, 0), (0, 255, 0), (34, 139, 34), (50, 205, 50)),
     ),
     "cyan": ColourBox((175, 189), (0.65, 1.0), (0.80, 1.0), ((0, 255, 255), (64, 224, 208))),
     "blue": ColourBox(
@@ -72,5 +75,5 @@ def distance(a: RGB, b: RGB) -> float:
 
 def towards(a: RGB, b: RGB, share: float) -> RGB:
     """Return the colour ``share`` of the way from ``a`` to ``b``."""
-    red, green, blue = (round(x + (y - x) * share) for x, y in zip(a, b))
+    red, green, blue = (round(x + (y - x) * share) for x, y in zip(a, b, strict=True))
     return red, green, blue

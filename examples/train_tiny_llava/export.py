@@ -10,14 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from .model import PIXEL_MEAN, PIXEL_STD, Sizes
 from .render import GRID, PATCH, SIDE
+from .sizes import DEFAULT, PIXEL_MEAN, PIXEL_STD, Sizes
 from .tokenizer import BOS, BOS_ID, EOS, EOS_ID, IMAGE, IMAGE_ID, PAD, PAD_ID, UNKNOWN
 
 # A system message stands before the dialogue; in a turn the images come first, then the texts.
@@ -158,7 +157,7 @@ def generation() -> dict[str, object]:
     }
 
 
-def export(run: Path, out: Path, sizes: Sizes = Sizes()) -> None:
+def export(run: Path, out: Path, sizes: Sizes = DEFAULT) -> None:
     """Write the checkpoint of a training run into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     weights = {
@@ -167,6 +166,7 @@ def export(run: Path, out: Path, sizes: Sizes = Sizes()) -> None:
         if not name.startswith("patch_")
     }
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+    (out / "model.safetensors").chmod(0o644)
     shutil.copyfile(run / "tokenizer.json", out / "tokenizer.json")
     (out / "chat_template.jinja").write_text(CHAT_TEMPLATE)
     files = {
@@ -181,7 +181,7 @@ def export(run: Path, out: Path, sizes: Sizes = Sizes()) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("run", type=Path, help="folder that train.py wrote")
     parser.add_argument("out", type=Path, help="checkpoint folder to write")
     args = parser.parse_args(argv)
@@ -191,4 +191,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

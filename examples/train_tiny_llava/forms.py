@@ -81,9 +81,7 @@ def triangle(rng: random.Random) -> list[Point]:
 def star(rng: random.Random) -> list[Point]:
     tips = 6 if rng.random() < 0.08 else 5
     if tips == 5 and rng.random() < 0.06:  # the pen's way: five crossing lines
-        points = [
-            (math.sin(0.8 * math.pi * i), -math.cos(0.8 * math.pi * i)) for i in range(5)
-        ]
+        points = [(math.sin(0.8 * math.pi * i), -math.cos(0.8 * math.pi * i)) for i in range(5)]
     else:
         inner = rng.uniform(0.36, 0.5)
         points = [
@@ -127,7 +125,7 @@ def _tilt(rng: random.Random, upright: float, most: float) -> float:
     return rng.uniform(-most, most)
 
 
-_MAKERS = dict(zip(KINDS, (circle, square, triangle, star, heart, cross)))
+_MAKERS = dict(zip(KINDS, (circle, square, triangle, star, heart, cross), strict=True))
 
 
 def sample_form(kind: str, rng: random.Random) -> Form:

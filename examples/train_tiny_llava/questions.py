@@ -1,6 +1,6 @@
 """Questions about a scene, in many phrasings, with their answers.
 
-Each ``_ask_*`` function draws one question of its task, or returns None where the scene offers none.
+Each ``_ask_*`` function draws one question of its task; None where the scene offers none.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from . import truth
 from .colours import NAMES
 from .forms import KINDS
-from .scene import Scene, Shape
+from .scene import Scene, Shape, order
 from .truth import Wanted
 
 Drawn = tuple[str, str] | None  # question and answer
@@ -28,13 +28,14 @@ class Question:
 
 
 CAPTION_PROMPTS = (
-    "Describe the image.", "Describe the picture.", "Describe this image.", "Describe this picture.",
-    "What is in this image?", "What is in the image?", "What is in the picture?",
-    "What is in this picture?", "What do you see?", "What can you see?", "What's in the image?",
-    "What's in this image?", "What is this?", "What does the image show?",
-    "What does the picture show?", "What is shown in the image?", "Caption this image.",
-    "Write a caption.", "Caption:", "Describe what you see.", "Please describe the image.",
-    "Describe the image in one sentence.", "Describe the image in detail.", "Describe the scene.",
+    "Describe the image.", "Describe the picture.", "Describe this image.",
+    "Describe this picture.", "What is in this image?", "What is in the image?",
+    "What is in the picture?", "What is in this picture?", "What do you see?",
+    "What can you see?", "What's in the image?", "What's in this image?", "What is this?",
+    "What does the image show?", "What does the picture show?", "What is shown in the image?",
+    "Caption this image.", "Write a caption.", "Caption:", "Describe what you see.",
+    "Please describe the image.", "Describe the image in one sentence.",
+    "Describe the image in detail.", "Describe the scene.",
 )  # fmt: skip
 PLACES = ("", "", "", " in the image", " in the picture", " in this image", " in this picture")
 ANY_SHAPE = ("shape", "shape", "object")
@@ -79,7 +80,9 @@ def vary(text: str, rng: random.Random) -> str:
     elif draw < 0.03:
         text += rng.choice((" Answer with one word.", " Answer briefly.", " Please."))
     elif draw < 0.04:
-        text = rng.choice(("Question: ", "Please tell me: ", "Hello! ", "Look at the image. ")) + text
+        text = (
+            rng.choice(("Question: ", "Please tell me: ", "Hello! ", "Look at the image. ")) + text
+        )
     return text
 
 
@@ -143,7 +146,8 @@ def _ask_colour(scene: Scene, rng: random.Random) -> Drawn:
         text = rng.choice((f"What colour are the {plural}?", f"What colour do the {plural} have?"))
         return text, shape.colour
     text = rng.choice((
-        f"What colour is the {name}?", f"What colour is the {name}?", f"Which colour is the {name}?",
+        f"What colour is the {name}?", f"What colour is the {name}?",
+        f"Which colour is the {name}?",
         f"What is the colour of the {name}?", f"What colour does the {name} have?",
         f"Which colour does the {name} have?", f"Tell me the colour of the {name}.",
         f"The {name} is what colour?", f"What colour is the {name}{rng.choice(PLACES)}?",
@@ -163,7 +167,9 @@ def _extreme_phrase(scene: Scene, rng: random.Random) -> tuple[str, Shape | None
     name = rng.choice(ANY_SHAPE)
     if rng.random() < 0.5:
         largest = rng.random() < 0.5
-        words = ("largest", "biggest", "larger", "bigger") if largest else ("smallest", "smaller")
+        words: tuple[str, ...] = ("smallest", "smaller")
+        if largest:
+            words = ("largest", "biggest", "larger", "bigger")
         if len(scene.shapes) != 2:
             words = words[: len(words) // 2]
         return f"the {rng.choice(words)} {name}", truth.extreme(scene, largest)
@@ -187,8 +193,11 @@ def _ask_kind(scene: Scene, rng: random.Random) -> Drawn:
     if draw < 0.3:
         if len(scene.shapes) > 1:
             return None
-        return rng.choice(("What shape is it?", "What shape is this?", "Which shape is this?",
-                           "What shape do you see?", "What is the shape?")), shape.kind  # fmt: skip
+        text = rng.choice((
+            "What shape is it?", "What shape is this?", "Which shape is this?",
+            "What shape do you see?", "What is the shape?",
+        ))  # fmt: skip
+        return text, shape.kind
     group = truth.found(scene, Wanted(None, shape.colour))
     if len({s.kind for s in group}) > 1:
         return None
@@ -263,8 +272,10 @@ def _ask_size(scene: Scene, rng: random.Random) -> Drawn:
         if guess == "medium":
             return None
         return f"Is the {noun} {guess}?", "yes" if guess == word else "no"
-    text = rng.choice((f"What size is the {noun}?", f"How big is the {noun}?",
-                       f"How large is the {noun}?", f"What is the size of the {noun}?"))  # fmt: skip
+    text = rng.choice((
+        f"What size is the {noun}?", f"How big is the {noun}?", f"How large is the {noun}?",
+        f"What is the size of the {noun}?",
+    ))  # fmt: skip
     return text, word
 
 
@@ -295,7 +306,7 @@ def _ask_background(scene: Scene, rng: random.Random) -> Drawn:
 def _ask_list(scene: Scene, rng: random.Random) -> Drawn:
     if not 1 <= len(scene.shapes) <= 3:
         return None
-    lined_up = truth.order(scene.shapes) if len(scene.shapes) > 1 else ("x", scene.shapes)
+    lined_up = order(scene.shapes) if len(scene.shapes) > 1 else ("x", scene.shapes)
     assert lined_up is not None, "a strict scene of two or three shapes has an order"
     text = rng.choice((
         "What shapes are in the image?", "What shapes are there?", "Which shapes do you see?",

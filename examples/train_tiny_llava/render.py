@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from .colours import RGB
+from .colours import NAMES, RGB
 from .forms import KINDS
-from .scene import NAMES, Background, Scene, Shape
+from .scene import Background, Scene, Shape
 
 SIDE = 112  # the model's input, pixels
 PATCH = 8

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from itertools import pairwise
 
 from PIL import Image, ImageDraw
 
@@ -90,7 +91,7 @@ def order(shapes: tuple[Shape, ...]) -> tuple[str, tuple[Shape, ...]] | None:
     if abs(lead) < ORDER_LEAD:
         return None
     ordered = by_x if lead > 0 else by_y
-    steps = (abs(b.x - a.x) if lead > 0 else abs(b.y - a.y) for a, b in zip(ordered, ordered[1:]))
+    steps = (abs(b.x - a.x) if lead > 0 else abs(b.y - a.y) for a, b in pairwise(ordered))
     if min(steps) < ORDER_GAP:
         return None
     return ("x" if lead > 0 else "y"), tuple(ordered)
@@ -147,8 +148,7 @@ def _sample_shapes(
         return None
     crowded = any(_near(a, b, 0.0) for i, a in enumerate(shapes) for b in shapes[:i])
     if crowded or not all(_inside(shape) for shape in shapes):
-        if any(share < VISIBLE for share in visible_shares(shapes)):
-            return None
+        return shapes if min(visible_shares(shapes)) >= VISIBLE else None
     return shapes
 
 
