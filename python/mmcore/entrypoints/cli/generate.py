@@ -83,7 +83,7 @@ def run(
     if as_json:
         print(json.dumps(as_document(answer, name, load_s), ensure_ascii=False))  # noqa: T201
         return
-    print(answer.text)  # noqa: T201
+    print(answer.text.strip())  # noqa: T201
     print(f"[{describe_speed(answer)}; loaded in {load_s:.1f} s]", file=sys.stderr)  # noqa: T201
 
 

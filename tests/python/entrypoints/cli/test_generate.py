@@ -46,7 +46,7 @@ def test_text_mode_prints_the_text_alone_on_stdout(
 ) -> None:
     done = run("generate", "-p", COUNT, "-i", str(two_circles))
     assert done.status == 0
-    assert done.stdout == counted["text"] + "\n"
+    assert done.stdout == counted["text"].strip() + "\n"
     assert "tokens" in done.stderr and "first token" in done.stderr
 
 
