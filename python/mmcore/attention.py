@@ -150,6 +150,11 @@ class Attention(nn.Module):
         # Not a submodule: layers share one table, which is no parameter of any of them.
         self._rotary = (rotary,)
 
+    def prepare_on(self, device: torch.device) -> None:
+        """Make the rotary table that the layer will need on a device."""
+        if self._rotary[0] is not None:
+            self._rotary[0].table_on(device)
+
     def forward(
         self,
         query: Tensor,

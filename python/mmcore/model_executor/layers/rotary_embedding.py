@@ -71,7 +71,7 @@ class RotaryEmbedding(nn.Module):
     def table_on(self, device: torch.device) -> Tensor:
         """Give the float32 [positions, rotary dim] table: cosines, then sines.
 
-        Made when first asked for, since for long contexts it takes tens of MB.
+        Made when first asked for, since for long contexts it takes tens of MB; the loader asks.
         """
         table = self._tables.get(device)
         if table is None:
@@ -87,6 +87,10 @@ class RotaryEmbedding(nn.Module):
                 made = torch.cat([angles.cos(), angles.sin()], dim=-1).mul_(factor)
             table = self._tables[device] = made.to(device)
         return table
+
+    def prepare_on(self, device: torch.device) -> None:
+        """Make the table for a device now: code that is being compiled cannot."""
+        self.table_on(device)
 
     def forward(
         self, positions: Tensor, query: Tensor, key: Tensor, offsets: Tensor | None = None

@@ -60,7 +60,7 @@ def get_model(
         If a tensor is missing, unexpected or of the wrong shape, or a file is damaged.
     """
     started = time.perf_counter()
-    device = torch.device(device)
+    device = torch.empty(0, device=device).device  # with its index, as tensors name it
     with default_dtype(model_config.dtype_for(device.type)), device:
         model = initialize_model(
             model_config, cache_config=cache_config, scheduler_config=scheduler_config
@@ -71,6 +71,10 @@ def get_model(
         initialize_dummy_weights(model, model_config.seed)
     else:
         load_weights(model, checkpoint_folder(model_config.model, model_config.revision))
+    for module in model.modules():
+        prepare = getattr(module, "prepare_on", None)
+        if callable(prepare):
+            prepare(device)
     logger.info("loaded %s in %.1f s", model_config.model, time.perf_counter() - started)
     return model.eval()
 
