@@ -205,7 +205,7 @@ class ModelRunner:
             mask[target : target + rows] = True
             pieces.append(self.encoder.rows(slot, source, source + rows))
         embeds: torch.Tensor = self.model.embed_input_ids(
-            token_ids, pieces, is_multimodal=self._to_device(mask)
+            token_ids, pieces, is_multimodal=torch.from_numpy(mask)
         )
         return embeds
 
