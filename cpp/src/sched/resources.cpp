@@ -121,7 +121,6 @@ void Resources::rollback_step() {
 }
 
 void Resources::release(Sequence& sequence) {
-  std::erase_if(pins_, [&](const auto& pin) { return pin.first == &sequence; });
   for (int32_t i = 0; i < sequence.num_items; ++i) unpin(sequence, i);
   kv_.release(sequence.table);
   sequence.computed = 0;

@@ -67,7 +67,7 @@ class Resources {
   void rollback_step();
   void truncate(Sequence& sequence, int64_t blocks) { kv_.truncate(sequence.table, blocks); }
 
-  /// Frees all that the sequence holds.
+  /// Frees all that the sequence holds; it has pinned nothing in a step that is still open.
   void release(Sequence& sequence);
   /// Drops encoder entries that only this request could use; it holds nothing any more.
   void forget(RequestId id) { encoder_.forget_owner(id); }

@@ -161,13 +161,11 @@ bool Scheduler::make_room(int64_t blocks, Sequence* sequence) {
 void Scheduler::preempt_last() {
   Sequence* victim = running_.back();
   running_.pop_back();
-  const auto is_victim = [&](const ScheduledEntry& entry) { return entry.sequence == victim; };
-  for (std::vector<ScheduledEntry>* list : {&entries_, &prefills_}) {
-    const auto it = std::ranges::find_if(*list, is_victim);
-    if (it == list->end()) continue;
-    check(!it->admitted, "scheduler: preempted in the step of its admission");
+  // It was selected already if it decodes; prefills are selected after those they may preempt for.
+  const auto it = std::ranges::find(entries_, victim, &ScheduledEntry::sequence);
+  if (it != entries_.end()) {
     step_.tokens_left += it->num_tokens;
-    list->erase(it);
+    entries_.erase(it);
   }
   resources_.release(*victim);
   victim->state = SequenceState::kWaiting;

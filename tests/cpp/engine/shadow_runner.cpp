@@ -170,7 +170,10 @@ void ShadowRunner::check_plan(const StepPlan& plan) {
 }
 
 void ShadowRunner::run_encoder(const StepPlan& plan) {
-  for (const EncoderSlot slot : plan.evict) encoder_outputs_.erase(slot);
+  for (const EncoderSlot slot : plan.evict) {
+    encoder_outputs_.erase(slot);
+    if (evicted_slots_.contains(slot)) complain("a slot is evicted again after a step committed");
+  }
   for (const EncodeItem& item : plan.encode) {
     if (!used_slots_.insert(item.slot).second) complain("an encoder slot is used twice");
     const Request& request = requests_.at(item.request);
@@ -257,6 +260,7 @@ Status ShadowRunner::execute(const StepPlan& plan, StepResult& result) {
           kv_[static_cast<size_t>(copy.src * config_.block_size + i)];
   run_encoder(plan);
   items_encoded += static_cast<int64_t>(plan.encode.size());
+  evicted_slots_.insert(plan.evict.begin(), plan.evict.end());
   std::vector<uint64_t> inputs;
   for (const TokenId token : plan.token_ids) inputs.push_back(token_input(token));
   for (const EmbeddingCopy& copy : plan.embeddings) {

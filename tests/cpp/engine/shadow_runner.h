@@ -64,6 +64,7 @@ class ShadowRunner : public ModelRunner {
   std::map<EncoderSlot, std::vector<uint64_t>> encoder_outputs_;
   std::map<RequestId, Request> requests_;
   std::set<EncoderSlot> used_slots_;
+  std::set<EncoderSlot> evicted_slots_;  // by steps that succeeded
   std::vector<std::string> complaints_;
 };
 

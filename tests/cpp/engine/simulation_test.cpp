@@ -36,7 +36,7 @@ TEST_P(SimulationTest, output_in_a_crowd_is_output_alone) {
   }
   RecordProperty("steps", std::to_string(total.steps));
   // The workload reaches what it is meant to test.
-  if (num_seeds() < 100) return;
+  if (num_seeds() < 400) return;
   EXPECT_GT(total.preemptions, 20u);
   EXPECT_GT(total.prefix_tokens_hit, 1000u);
   EXPECT_GT(total.items_skipped, 100u);

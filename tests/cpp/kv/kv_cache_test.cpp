@@ -122,6 +122,27 @@ TEST(KvCache, a_partly_used_hit_is_copied_and_its_source_kept_until_the_copy_ran
   expect_sound(cache, {second.view(8)});
 }
 
+TEST(KvCache, a_copy_never_evicts_its_own_source) {
+  KvCache cache = make_cache(4);
+  Owner first(8);
+  Owner newer(4, 500);
+  first.compute(cache, 8);
+  newer.compute(cache, 4);
+  cache.release(first.table);
+  cache.release(newer.table);
+  Owner second(8);
+  const std::vector<BlockId> hits = second.hits(cache);
+  cache.adopt(second.table, std::span(hits).first(1));
+  ASSERT_EQ(cache.pool().peek(), hits[1]) << "the source would be the next to go";
+  const BlockCopy copy = cache.append_copy(second.table, hits[1]);
+  EXPECT_EQ(copy.src, hits[1]);
+  EXPECT_NE(copy.dst, hits[1]);
+  EXPECT_TRUE(cache.index().contains(hits[1]));
+  EXPECT_TRUE(newer.hits(cache).empty());
+  cache.finish_copy(copy);
+  expect_sound(cache, {second.view(7)});
+}
+
 TEST(KvCache, a_forked_tail_is_copied_before_it_is_written) {
   KvCache cache = make_cache(10);
   Owner parent(10);

@@ -207,17 +207,55 @@ TEST(Scheduler, nobody_younger_takes_encoder_room_that_an_older_one_waits_for) {
   config.encoder_budget = 8;
   config.encoder_cache_rows = 8;
   SchedulerWorld world(config);
-  Sequence* first = world.add(14, -1, {world_item(4, 8, 1)});
-  Sequence* second = world.add(9, -1, {world_item(0, 6, 2)});
-  Sequence* third = world.add(9, -1, {world_item(2, 2, 3)});
+  world.add(14, -1, {world_item(4, 8, 1)});
+  world.add(9, -1, {world_item(0, 6, 2)});
+  world.add(9, -1, {world_item(4, 2, 3)});
   EXPECT_EQ(world.step(), "1:2 2:2 3:2");
-  EXPECT_EQ(world.step(), "1:2 2:2 3:2") << "two rows are left, the third needs two";
+  EXPECT_EQ(world.step(), "1:2 2:2 3:2");
   EXPECT_EQ(world.scheduler.resources().encoder().pinned_rows(), 6);
-  EXPECT_EQ(world.step(), "2:2 3:2");
-  EXPECT_EQ(first->computed, 4);
-  EXPECT_EQ(second->computed, 6);
-  EXPECT_EQ(third->computed, 6);
-  EXPECT_EQ(world.step(), "1:2 2:2 3:2");
+  EXPECT_EQ(world.step(), "2:2") << "the first needs eight rows; two are left for the third, but";
+  EXPECT_EQ(world.step(), "1:2 2:2") << "now the first has all eight";
+}
+
+TEST(Scheduler, without_chunks_all_items_of_a_prompt_are_encoded_at_once) {
+  EngineConfig config = world_config();
+  config.enable_chunked_prefill = false;
+  config.max_model_len = 100;
+  config.max_num_batched_tokens = 100;
+  config.encoder_budget = 6;
+  SchedulerWorld world(config);
+  world.add(10, -1, {world_item(0, 4, 1)});
+  world.add(12, -1, {world_item(0, 2, 2), world_item(6, 3, 3)});
+  EXPECT_EQ(world.step(), "1:10") << "two rows are left, the second needs five";
+  EXPECT_EQ(world.step(), "1:1 2:12");
+}
+
+// invariant: sched.headroom
+TEST(Scheduler, who_enters_leaves_a_block_for_each_that_runs) {
+  for (const int32_t length : {19, 20}) {
+    EngineConfig config = world_config();
+    config.num_blocks = 10;
+    config.max_num_batched_tokens = 64;
+    SchedulerWorld world(config);
+    world.add(8);  // its ninth token takes a third block: six are free
+    world.step();
+    world.add(length);  // with one token more five or six blocks
+    EXPECT_EQ(world.step(), length == 19 ? "1:1 2:19" : "1:1");
+  }
+}
+
+TEST(Scheduler, nobody_takes_the_blocks_that_a_running_prompt_will_need) {
+  EngineConfig config = world_config();
+  config.num_blocks = 13;
+  config.max_num_batched_tokens = 20;
+  config.max_prefill_chunk = 4;
+  SchedulerWorld world(config);
+  world.add(31);  // eight of twelve blocks in the end
+  world.add(15);  // four, and one to spare for the first
+  EXPECT_EQ(world.step(), "1:4") << "seven blocks are promised, four of eleven are left";
+  for (int i = 0; i < 7; ++i) world.step();
+  EXPECT_EQ(world.scheduler.preemptions(), 0u);
+  EXPECT_EQ(world.running(), "1 ");
 }
 
 TEST(Scheduler, a_whole_item_that_lacks_tokens_lets_nobody_younger_prefill) {
