@@ -5,7 +5,7 @@ that mmcore does not know.
 from __future__ import annotations
 
 import importlib
-import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -39,10 +39,13 @@ def level(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def make_llm(checkpoint: Path, level: str, **options: Any) -> LLM:
-    logger = logging.getLogger("mmcore.model_executor.models.registry")
-    logger.setLevel(logging.ERROR)  # registered again on purpose
+def register(level: str) -> None:
+    ModelRegistry._models.pop(ARCHITECTURE, None)  # else it warns that it overwrites
     ModelRegistry.register_model(ARCHITECTURE, LEVELS[level])
+
+
+def make_llm(checkpoint: Path, level: str, **options: Any) -> LLM:
+    register(level)
     options = {"limit_mm_per_prompt": {"image": 2}, "num_gpu_blocks_override": 200, **options}
     return LLM(str(checkpoint), dtype="float32", **options)
 
@@ -115,7 +118,7 @@ def test_an_image_beyond_the_step_of_a_seed_level_model(checkpoint: Path) -> Non
 
 
 def test_bfloat16(checkpoint: Path, level: str) -> None:
-    ModelRegistry.register_model(ARCHITECTURE, LEVELS[level])
+    register(level)
     llm = LLM(str(checkpoint), dtype="bfloat16", num_gpu_blocks_override=64)
     assert llm.llm_engine.model_runner.model.patches.weight.dtype == torch.bfloat16
     assert len(generate(llm, prompts()[:2])[1]) == 10
@@ -126,6 +129,7 @@ def test_the_script_runs(arguments: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, str(EXAMPLE / "serve.py"), *arguments],
         capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "images encoded: 2" in done.stdout
