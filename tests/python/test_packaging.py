@@ -132,7 +132,7 @@ class TestDocuments:
 
     def test_invariants_that_the_code_cites_are_in_the_architecture(self) -> None:
         citation = re.compile(
-            r"\b(?:invariant|docs):[\s/]+([a-z]+\.[a-z_]+)"  # in comments, maybe over a line's end
+            r"\b(?:invariant|docs):[\s/]+([a-z]+\.[a-z_]+)"  # in comments, over lines too
             r'|"((?:kv|sched|encoder|engine|step|model|runner)\.[a-z_]+): '  # in reported violations
         )
         cited: set[str] = set()
