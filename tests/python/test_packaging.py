@@ -133,7 +133,7 @@ class TestDocuments:
     def test_invariants_that_the_code_cites_are_in_the_architecture(self) -> None:
         citation = re.compile(
             r"\b(?:invariant|docs):[\s/]+([a-z]+\.[a-z_]+)"  # in comments, over lines too
-            r'|"((?:kv|sched|encoder|engine|step|model|runner)\.[a-z_]+): '  # in reported violations
+            r'|"((?:kv|sched|encoder|engine|step|model|runner)\.[a-z_]+): '  # in reports
         )
         cited: set[str] = set()
         for folder in ("cpp/src", "cpp/include", "cuda", "bindings", "python"):
