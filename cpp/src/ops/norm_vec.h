@@ -45,9 +45,8 @@ void rms_norm_rows(const NormRows<T>& rows, int64_t begin, int64_t end) {
     }
     const float mean = sum(squares) / static_cast<float>(n);
     const Vec scale = Vec::all(1.0f) / sqrt(Vec::all(mean + rows.eps));
-    for_each_vec(n, [&](auto load, auto store) {
-      store(load(x) * scale * load(rows.weight), out);
-    });
+    for_each_vec(n,
+                 [&](auto load, auto store) { store(load(x) * scale * load(rows.weight), out); });
   }
 }
 
