@@ -12,15 +12,11 @@ PYBIND11_MODULE(_C, m) {
   m.attr("__version__") = MMCORE_VERSION;
   m.attr("with_cuda") = static_cast<bool>(MMCORE_WITH_CUDA);
   mmcore::python::register_exceptions();
-#ifdef MMCORE_BIND_ENGINE
   mmcore::python::bind_request(m);
   mmcore::python::bind_step(m);
   mmcore::python::bind_engine(m);
   py::module_ media = m.def_submodule("media", "Identities of media items.");
   mmcore::python::bind_media(media);
-#endif
-#ifdef MMCORE_BIND_OPS
   py::module_ ops = m.def_submodule("ops", "The kernels, over anything that speaks DLPack.");
   mmcore::python::bind_ops(ops);
-#endif
 }

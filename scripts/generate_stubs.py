@@ -30,6 +30,8 @@ _ENUM_METHODS = re.compile(
 )
 # mypy wants members to have values: "member: ClassVar[Kind]" is an attribute to it.
 _ENUM_MEMBER = re.compile(r"^    (\w+): typing\.ClassVar\[(\w+)\]$", re.MULTILINE)
+# A table's content is no type.
+_TABLE = re.compile(r"^(\w+): dict = \{.*?\}", re.MULTILINE)
 _HEADER = "# Written by scripts/generate_stubs.py; do not edit.\n"
 
 
@@ -43,6 +45,7 @@ def generate() -> dict[str, str]:
         stubs = Path(folder) / "mmcore" / "_C"
         for path in stubs.glob("*.pyi"):
             text = _ENUM_METHODS.sub("", path.read_text())
+            text = _TABLE.sub(r"\1: dict[str, int]", text)
             path.write_text(_HEADER + _ENUM_MEMBER.sub(member_with_value, text))
         config = ROOT / "pyproject.toml"
         run([sys.executable, "-m", "ruff", "format", "--config", str(config), str(stubs)])

@@ -167,5 +167,5 @@ def vision_projector_workspace_bytes(
     like: typing.Any,
 ) -> int: ...
 
-ACTIVATIONS: dict = {"none": 0, "gelu": 1, "gelu_tanh": 2, "quick_gelu": 3, "silu": 4, "relu": 5}
-CPU_ISAS: dict = {"reference": 0, "avx2": 1, "avx512": 2, "avx512_bf16": 3}
+ACTIVATIONS: dict[str, int]
+CPU_ISAS: dict[str, int]
