@@ -31,7 +31,7 @@ void bind_settings(py::module_& m) {
   m.attr("ACTIVATIONS") = activations;
   py::dict isas;
   for (const ops::CpuIsa isa : {ops::CpuIsa::kReference, ops::CpuIsa::kAvx2, ops::CpuIsa::kAvx512,
-                                ops::CpuIsa::kAvx512Bf16})
+                                ops::CpuIsa::kAvx512Bf16, ops::CpuIsa::kAmxBf16})
     isas[ops::to_string(isa)] = static_cast<int32_t>(isa);
   m.attr("CPU_ISAS") = isas;
   m.def("cpu_isa", [] { return static_cast<int32_t>(ops::cpu_isa()); });

@@ -1,5 +1,5 @@
-# Files named *_avx2 / *_avx512 / *_avx512bf16 are compiled for that instruction set and entered only after a run-time
-# check (ops/simd/vec.h says what they may contain). The pool is here, not in core: a shared core would hide it.
+# Files named *_avx2 / *_avx512 / *_avx512bf16 / *_amxbf16 are compiled for that instruction set and entered only after a
+# run-time check (ops/simd/vec.h says what they may contain). The pool is here, not in core: a shared core would hide it.
 set(MMCORE_KERNELS_SOURCES
   src/base/cpu_topology.cpp
   src/base/thread_pool.cpp
@@ -37,6 +37,7 @@ set(MMCORE_KERNELS_X86_SOURCES
   src/ops/attention/attention_avx2.cpp
   src/ops/attention/attention_avx512.cpp
   src/ops/attention/attention_avx512bf16.cpp
+  src/ops/linear_amxbf16.cpp
   src/ops/linear_avx2.cpp
   src/ops/linear_avx512.cpp
   src/ops/linear_avx512bf16.cpp
@@ -58,5 +59,8 @@ foreach(source ${MMCORE_KERNELS_SOURCES})
   elseif(source MATCHES "_avx512bf16\\.cpp$")
     set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS
       "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512bf16;-mavx2;-mfma;-mf16c;-mprefer-vector-width=512;-Wno-uninitialized;-Wno-maybe-uninitialized")
+  elseif(source MATCHES "_amxbf16\\.cpp$")
+    set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS
+      "-mamx-tile;-mamx-bf16;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512bf16;-mavx2;-mfma;-mf16c;-mprefer-vector-width=512;-Wno-uninitialized;-Wno-maybe-uninitialized")
   endif()
 endforeach()

@@ -8,7 +8,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
+#include <new>
 #include <random>
 #include <string>
 #include <vector>
@@ -34,9 +34,20 @@ struct Options {
   std::vector<Shape> shapes;
 };
 
+/// Memory as a tensor library hands it out: begins at a cache line.
 template <class T>
-bool is_right(const std::vector<T>& x, const std::vector<T>& w, const std::vector<T>& out,
-              const Shape& s) {
+struct CacheAligned {
+  using value_type = T;
+  static constexpr std::align_val_t kLine{64};
+  T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), kLine)); }
+  void deallocate(T* p, size_t) { ::operator delete(p, kLine); }
+  friend bool operator==(const CacheAligned&, const CacheAligned&) { return true; }
+};
+template <class T>
+using Buffer = std::vector<T, CacheAligned<T>>;
+
+template <class T>
+bool is_right(const Buffer<T>& x, const Buffer<T>& w, const Buffer<T>& out, const Shape& s) {
   std::mt19937 random(1);
   for (int i = 0; i < 100; ++i) {
     const auto t = static_cast<int64_t>(random() % static_cast<uint64_t>(s.tokens));
@@ -66,9 +77,9 @@ bool measure(const Shape& s, double seconds) {
   const size_t copies = s.tokens <= 32 ? std::clamp<size_t>(300'000'000 / bytes, 1, 64) : 1;
   std::mt19937 random(7);
   std::uniform_real_distribution<float> value(-1.0f, 1.0f);
-  std::vector<T> x(static_cast<size_t>(s.tokens * s.k)), out(static_cast<size_t>(s.tokens * s.n));
+  Buffer<T> x(static_cast<size_t>(s.tokens * s.k)), out(static_cast<size_t>(s.tokens * s.n));
   for (T& v : x) v = T(value(random));
-  std::vector<std::vector<T>> weights(copies, std::vector<T>(weight));
+  std::vector<Buffer<T>> weights(copies, Buffer<T>(weight));
   for (T& v : weights[0]) v = T(value(random));
   for (size_t i = 1; i < copies; ++i) weights[i] = weights[0];
   const DType dtype = mmcore::dtype_of<T>;

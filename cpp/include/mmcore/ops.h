@@ -26,7 +26,13 @@ namespace mmcore::ops {
 
 /// Which implementation the CPU backend runs. kReference is the specification: plain loops, no
 /// intrinsics.
-enum class CpuIsa : int32_t { kReference = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Bf16 = 3 };
+enum class CpuIsa : int32_t {
+  kReference = 0,
+  kAvx2 = 1,
+  kAvx512 = 2,
+  kAvx512Bf16 = 3,
+  kAmxBf16 = 4
+};
 
 /// The best that this machine can run, or what set_cpu_isa chose.
 MMCORE_API CpuIsa cpu_isa();

@@ -5,8 +5,32 @@
 
 #include "base/thread_pool.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace mmcore::ops {
 namespace {
+
+#if defined(__x86_64__) && defined(__linux__)
+/// Linux saves the tile registers of a process that has asked for them; all its threads may then
+/// use them. Where the CPU or the system has none the request fails.
+bool has_amx_bf16() {
+  constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;  // cpuid 7.0, edx
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+  if ((d & kAmxBf16) == 0 || (d & kAmxTile) == 0) return false;
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#else
+[[maybe_unused]] bool has_amx_bf16() { return false; }
+#endif
 
 CpuIsa detect() {
 #if defined(__x86_64__)
@@ -20,7 +44,8 @@ CpuIsa detect() {
       !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq")) {
     return CpuIsa::kAvx2;
   }
-  return __builtin_cpu_supports("avx512bf16") ? CpuIsa::kAvx512Bf16 : CpuIsa::kAvx512;
+  if (!__builtin_cpu_supports("avx512bf16")) return CpuIsa::kAvx512;
+  return has_amx_bf16() ? CpuIsa::kAmxBf16 : CpuIsa::kAvx512Bf16;
 #else
   return CpuIsa::kReference;
 #endif
@@ -41,7 +66,7 @@ CpuIsa detected_cpu_isa() {
 CpuIsa cpu_isa() { return chosen().load(std::memory_order_relaxed); }
 
 Status set_cpu_isa(CpuIsa isa) {
-  if (isa < CpuIsa::kReference || isa > CpuIsa::kAvx512Bf16) {
+  if (isa < CpuIsa::kReference || isa > CpuIsa::kAmxBf16) {
     return Status::invalid_argument("set_cpu_isa: no instruction set has number " +
                                     std::to_string(static_cast<int>(isa)));
   }
@@ -63,6 +88,8 @@ const char* to_string(CpuIsa isa) {
       return "avx512";
     case CpuIsa::kAvx512Bf16:
       return "avx512_bf16";
+    case CpuIsa::kAmxBf16:
+      return "amx_bf16";
   }
   return "unknown";
 }

@@ -70,6 +70,7 @@ const LinearKernels* kernels_for(DType dtype) {
     case DType::kFloat16:
       return wide ? &avx512::linear_kernels<f16>() : &avx2::linear_kernels<f16>();
     case DType::kBFloat16:
+      if (isa >= CpuIsa::kAmxBf16) return &amxbf16::linear_kernels();
       if (isa >= CpuIsa::kAvx512Bf16) return &avx512bf16::linear_kernels();
       return wide ? &avx512::linear_kernels<bf16>() : &avx2::linear_kernels<bf16>();
     default:

@@ -97,9 +97,10 @@ template <class M, int kVecs, int64_t kStride>
 }
 
 /// Turns acc, [end - begin][width] of one panel, round into rows of out.
-template <class T>
+template <class M>
 void finish_panel(const LinearProblem& p, const float* acc, int64_t first, int64_t count,
                   int64_t begin, int64_t end) {
+  using T = typename M::Element;
   const int64_t width = panel_width(count);
   for (int64_t t = 0; t < count; t += kLanes) {
     const int64_t tokens = least(kLanes, count - t);
@@ -110,10 +111,16 @@ void finish_panel(const LinearProblem& p, const float* acc, int64_t first, int64
 #pragma GCC unroll 16
       for (int64_t j = 0; j < kLanes; ++j) rows[j] = Vec::load(acc + (n - begin + j) * width + t);
       transpose(rows);
+      if (p.act == Activation::kNone && p.bias == nullptr && tokens == kLanes &&
+          n + kLanes <= end) {
 #pragma GCC unroll 16
-      for (int64_t j = 0; j < kLanes; ++j) {
-        if (j < tokens) finish(p, rows[j], out[j], n, end);
+        for (int64_t j = 0; j < kLanes; ++j) M::store(rows[j], out[j] + n);
+        continue;
       }
+      float columns[kLanes][kLanes];
+#pragma GCC unroll 16
+      for (int64_t j = 0; j < kLanes; ++j) rows[j].store(columns[j]);
+      for (int64_t j = 0; j < tokens; ++j) finish<M>(p, Vec::load(columns[j]), out[j], n, end);
     }
   }
 }
@@ -213,8 +220,8 @@ void run_block(const LinearProblem& p, const float* panels, int64_t first, int64
                        .acc = scratch + kGroup * kBlockUnits};
   block.run();
   for (int64_t t = 0; t < count; t += kPanel)
-    finish_panel<typename M::Element>(p, block.acc + t / kPanel * block.panel_floats(), first + t,
-                                      least(kPanel, count - t), begin, end);
+    finish_panel<M>(p, block.acc + t / kPanel * block.panel_floats(), first + t,
+                    least(kPanel, count - t), begin, end);
 }
 
 }  // namespace

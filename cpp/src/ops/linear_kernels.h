@@ -24,7 +24,7 @@ namespace mmcore::ops {
 struct LinearKernels {
   int64_t panel_tokens;  // tokens of a full panel
   int64_t strip;         // weight rows come in multiples of it where that is possible
-  int64_t row_tokens;    // up to so many tokens go by rows
+  int64_t row_tokens;    // up to so many tokens go by rows; 0: none
 
   /// Units of k in packed data.
   int64_t (*units)(int64_t k);
@@ -54,5 +54,8 @@ const LinearKernels& linear_kernels();
 namespace avx512bf16 {
 const LinearKernels& linear_kernels();  // of bf16
 }  // namespace avx512bf16
+namespace amxbf16 {
+const LinearKernels& linear_kernels();  // of bf16
+}  // namespace amxbf16
 
 }  // namespace mmcore::ops

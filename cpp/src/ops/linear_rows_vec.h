@@ -116,7 +116,7 @@ void run_rows(const LinearProblem& p, const float* packed, int64_t begin, int64_
     }
     for (int64_t i = 0; i < p.tokens; ++i) {
       for (int64_t n = n0; n < n1; n += kLanes)
-        finish(p, Vec::load(&sums[i][n - n0]), out_row<T>(p, i), n, n1);
+        finish<M>(p, Vec::load(&sums[i][n - n0]), out_row<T>(p, i), n, n1);
     }
   }
 }

@@ -13,11 +13,13 @@ namespace {
 template <class T>
 struct FloatMath {
   using Element = T;
-  static constexpr int64_t kPair = 1;                            // elements of k in a unit
+  static constexpr int64_t kPair = 1;      // elements of k in a unit
+  static constexpr int64_t kUnitStep = 1;  // packed x has a multiple of so many units along k
   static constexpr bool kInMemory = sizeof(T) == sizeof(float);  // elements in memory are units
   static Vec load(const T* p) { return Vec::load(p); }
   static Vec load(const T* p, int64_t n) { return Vec::load(p, static_cast<int>(n)); }
   static Vec mul_add(Vec w, Vec x, Vec acc) { return fma(w, x, acc); }
+  static void store(Vec v, T* p) { v.store(p); }
 };
 
 constexpr int64_t kLanes = Vec::kLanes;
@@ -27,7 +29,7 @@ constexpr int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / st
 
 template <class M>
 int64_t units_of(int64_t k) {
-  return (k + M::kPair - 1) / M::kPair;
+  return round_up(k, M::kPair * M::kUnitStep) / M::kPair;
 }
 
 /// Rows of the problem's i-th token.
@@ -58,19 +60,20 @@ void copy_units(const typename M::Element* row, int64_t k, int64_t u0, int64_t c
   for (int64_t u = 0; u < count; u += kLanes) load_units<M>(row, u0 + u, k).store(to + u);
 }
 
-/// Adds the bias to the sums of columns [n, end) or as many as a vector holds, activates and
-/// stores.
-template <class T>
-[[gnu::always_inline]] inline void finish(const LinearProblem& p, Vec sums, T* out, int64_t n,
-                                          int64_t end) {
-  const T* bias = static_cast<const T*>(p.bias);
+/// Adds the bias to the sums of columns [n, end) or as many as a vector holds, and stores.
+template <class M>
+[[gnu::always_inline]] inline void finish(const LinearProblem& p, Vec sums,
+                                          typename M::Element* out, int64_t n, int64_t end) {
+  const auto* bias = static_cast<const typename M::Element*>(p.bias);
   if (end - n >= kLanes) {
     if (bias != nullptr) sums = sums + Vec::load(bias + n);
-    activate(sums, p.act).store(out + n);
+    if (p.act != Activation::kNone) sums = activate(sums, p.act);
+    M::store(sums, out + n);
   } else {
     const int rest = static_cast<int>(end - n);
     if (bias != nullptr) sums = sums + Vec::load(bias + n, rest);
-    activate(sums, p.act).store(out + n, rest);
+    if (p.act != Activation::kNone) sums = activate(sums, p.act);
+    sums.store(out + n, rest);
   }
 }
 

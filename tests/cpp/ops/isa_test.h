@@ -30,8 +30,8 @@ class IsaTest : public ::testing::TestWithParam<CpuIsa> {
 inline std::vector<CpuIsa> available_isas() {
   std::vector<CpuIsa> isas;
   const CpuIsa before = cpu_isa();
-  for (const CpuIsa isa :
-       {CpuIsa::kReference, CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAvx512Bf16}) {
+  for (const CpuIsa isa : {CpuIsa::kReference, CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAvx512Bf16,
+                           CpuIsa::kAmxBf16}) {
     if (set_cpu_isa(isa).ok()) isas.push_back(isa);
   }
   EXPECT_TRUE(set_cpu_isa(before).ok());
@@ -52,7 +52,7 @@ inline std::string isa_name(const ::testing::TestParamInfo<CpuIsa>& info) {
   return to_string(info.param);
 }
 
-inline const auto kEveryIsa =
-    ::testing::Values(CpuIsa::kReference, CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAvx512Bf16);
+inline const auto kEveryIsa = ::testing::Values(CpuIsa::kReference, CpuIsa::kAvx2, CpuIsa::kAvx512,
+                                                CpuIsa::kAvx512Bf16, CpuIsa::kAmxBf16);
 
 }  // namespace mmcore::ops::testing
