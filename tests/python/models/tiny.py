@@ -91,6 +91,7 @@ def llava_next_config(**changes: Any) -> tf.LlavaNextConfig:
 
 def randomize(model: nn.Module, seed: int) -> None:
     """Draws every parameter so that activations stay of order one and every tensor matters."""
+    tied = getattr(getattr(model, "config", None), "tie_word_embeddings", False)
     with torch.no_grad():
         for name, p in model.named_parameters():
             generator = torch.Generator().manual_seed(seed * 2**32 + zlib.crc32(name.encode()))
@@ -100,7 +101,8 @@ def randomize(model: nn.Module, seed: int) -> None:
                 if name.endswith(("class_embedding", "image_newline")):
                     p.copy_(z)
             elif p.dim() == 2 and "embed" in name:
-                p.copy_(z)
+                # A table that is the output head too would give logits of the hidden size.
+                p.copy_(z / p.shape[1] ** 0.5 if tied else z)
             else:
                 p.copy_(1.5 * z / p[0].numel() ** 0.5)
 
