@@ -32,7 +32,8 @@ class AttentionPlan {
   int64_t partial_floats() const { return partial_floats_; }
 
  private:
-  void add_sequence(const AttentionProblem& problem, int32_t n);
+  void add_direct(const AttentionProblem& problem, int32_t n);
+  void add_tiles(const AttentionProblem& problem, int32_t n);
   void add_split(const AttentionProblem& problem, AttentionItem item, int64_t whole_items);
   void add(const AttentionProblem& problem, const AttentionItem& item);
 

@@ -20,18 +20,19 @@ inline Vec exp2(Vec x) {
   return ldexp(fma(p, r, Vec::all(1.0f)), n);
 }
 
-/// As exp2 within 1e-7 relative where the result is normal, one step shorter; for x <= 0, softmax.
-/// Results below 2^-126 are 0.
+/// As exp2 within 1e-7 relative where the result is normal, a few steps shorter; for x <= 0,
+/// softmax. Results below 2^-126 are 0. NaN stays NaN.
 inline Vec exp2_softmax(Vec x) {
-  const Mask tiny = x < Vec::all(-126.0f);
-  x = max(Vec::all(-126.0f), x);
-  const Vec n = round(x);
-  const Vec r = x - n;
+  // Adding 1.5 x 2^23 leaves round(x) in the last places, 127 more make it a float's exponent.
+  const Vec magic = Vec::all(12582912.0f + 127.0f);
+  const Vec shifted = x + magic;
+  const Vec r = x - (shifted - magic);
   Vec p = fma(Vec::all(0.0013264727f), r, Vec::all(0.009671513f));
   p = fma(p, r, Vec::all(0.055507336f));
   p = fma(p, r, Vec::all(0.24022242f));
   p = fma(p, r, Vec::all(0.693147f));
-  return select(tiny, Vec::zero(), ldexp_normal(fma(p, r, Vec::all(1.0f)), n));
+  p = fma(p, r, Vec::all(1.0f)) * to_exponent(shifted);
+  return zero_below(p, x, Vec::all(-126.0f));
 }
 
 /// x = n ln 2 + r with |r| <= ln 2 / 2, for |x| < 2^15.

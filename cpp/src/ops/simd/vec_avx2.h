@@ -92,10 +92,21 @@ inline Vec ldexp(Vec x, Vec n) {
   const __m256i b = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(i, half), bias), 23);
   return {_mm256_mul_ps(_mm256_mul_ps(x.v, _mm256_castsi256_ps(a)), _mm256_castsi256_ps(b))};
 }
-/// For -126 <= n <= 127 and normal x: one factor.
-inline Vec ldexp_normal(Vec x, Vec n) {
-  const __m256i i = _mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127));
-  return {_mm256_mul_ps(x.v, _mm256_castsi256_ps(_mm256_slli_epi32(i, 23)))};
+/// As bits: shifted left by 23, from the last places of a float to its exponent.
+inline Vec to_exponent(Vec a) {
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a.v), 23))};
+}
+/// a, but 0 where x < limit; a NaN is not.
+inline Vec zero_below(Vec a, Vec x, Vec limit) {
+  return {_mm256_and_ps(a.v, _mm256_cmp_ps(x.v, limit.v, _CMP_NLT_UQ))};
+}
+/// The lower and the upper bfloat16 of each lane, widened.
+inline Vec low_bf16(Vec a) {
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a.v), 16))};
+}
+inline Vec high_bf16(Vec a) {
+  const __m256i mask = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+  return {_mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(a.v), mask))};
 }
 inline float first(Vec a) { return _mm256_cvtss_f32(a.v); }
 inline float sum(Vec a) {
@@ -144,6 +155,27 @@ inline void transpose(Vec (&rows)[8]) {
   for (int c = 0; c < 4; ++c) {
     rows[c].v = _mm256_permute2f128_ps(quads[c], quads[4 + c], 0x20);
     rows[4 + c].v = _mm256_permute2f128_ps(quads[c], quads[4 + c], 0x31);
+  }
+}
+
+/// out[i] lane j = rows[j][offset + i], from 8 rows of 8 floats: a transposition.
+inline void load_transposed(const float* const* rows, int64_t offset, Vec (&out)[8]) {
+#pragma GCC unroll 2
+  for (int c = 0; c < 2; ++c) {
+    __m256 half[4];  // [g] lane group L: columns 4 c to 4 c + 3 of row g + 4 L
+#pragma GCC unroll 4
+    for (int g = 0; g < 4; ++g) {
+      const auto part = [&](int row) { return _mm_loadu_ps(rows[row] + offset + 4 * c); };
+      half[g] = _mm256_insertf128_ps(_mm256_castps128_ps256(part(g)), part(g + 4), 1);
+    }
+    const __m256 lo01 = _mm256_unpacklo_ps(half[0], half[1]);
+    const __m256 hi01 = _mm256_unpackhi_ps(half[0], half[1]);
+    const __m256 lo23 = _mm256_unpacklo_ps(half[2], half[3]);
+    const __m256 hi23 = _mm256_unpackhi_ps(half[2], half[3]);
+    out[4 * c].v = _mm256_shuffle_ps(lo01, lo23, 0x44);
+    out[4 * c + 1].v = _mm256_shuffle_ps(lo01, lo23, 0xee);
+    out[4 * c + 2].v = _mm256_shuffle_ps(hi01, hi23, 0x44);
+    out[4 * c + 3].v = _mm256_shuffle_ps(hi01, hi23, 0xee);
   }
 }
 

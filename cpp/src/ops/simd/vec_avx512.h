@@ -71,8 +71,22 @@ inline Vec round(Vec a) {
   return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
 inline Vec ldexp(Vec x, Vec n) { return {_mm512_scalef_ps(x.v, n.v)}; }
-/// For -126 <= n <= 127 and normal x.
-inline Vec ldexp_normal(Vec x, Vec n) { return ldexp(x, n); }
+/// As bits: shifted left by 23, from the last places of a float to its exponent.
+inline Vec to_exponent(Vec a) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a.v), 23))};
+}
+/// a, but 0 where x < limit; a NaN is not.
+inline Vec zero_below(Vec a, Vec x, Vec limit) {
+  return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, limit.v, _CMP_NLT_UQ), a.v)};
+}
+/// The lower and the upper bfloat16 of each lane, widened.
+inline Vec low_bf16(Vec a) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a.v), 16))};
+}
+inline Vec high_bf16(Vec a) {
+  const __m512i mask = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+  return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(a.v), mask))};
+}
 inline float first(Vec a) { return _mm512_cvtss_f32(a.v); }
 inline float sum(Vec a) { return _mm512_reduce_add_ps(a.v); }
 inline float max_lane(Vec a) { return _mm512_reduce_max_ps(a.v); }
@@ -124,6 +138,47 @@ inline void transpose(Vec (&rows)[16]) {
     rows[4 + c].v = _mm512_shuffle_f32x4(odd01, odd23, 0x88);
     rows[8 + c].v = _mm512_shuffle_f32x4(even01, even23, 0xdd);
     rows[12 + c].v = _mm512_shuffle_f32x4(odd01, odd23, 0xdd);
+  }
+}
+
+/// out[i] lane j = rows[j][offset + i], from 16 rows of 16 floats: a transposition.
+inline void load_transposed(const float* const* rows, int64_t offset, Vec (&out)[16]) {
+  // Four rows' quarters meet in the lane groups of one register on the way from memory, which is
+  // half of the transposition; two rounds of unpacking inside the groups are the rest. One row
+  // after the other: rows 4 KiB apart share a set of the cache, and 16 of them do not fit in it.
+  __m512 quarter[4][4];  // [c][g] lane group L: columns 4 c to 4 c + 3 of row g + 4 L
+#pragma GCC unroll 4
+  for (int g = 0; g < 4; ++g) {
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+      quarter[c][g] = _mm512_castps128_ps512(_mm_loadu_ps(rows[g] + offset + 4 * c));
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+      const float* p = rows[g + 4] + offset + 4 * c;
+      quarter[c][g] = _mm512_insertf32x4(quarter[c][g], _mm_loadu_ps(p), 1);
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+      const float* p = rows[g + 8] + offset + 4 * c;
+      quarter[c][g] = _mm512_insertf32x4(quarter[c][g], _mm_loadu_ps(p), 2);
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+      const float* p = rows[g + 12] + offset + 4 * c;
+      quarter[c][g] = _mm512_insertf32x4(quarter[c][g], _mm_loadu_ps(p), 3);
+    }
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    const __m512d lo01 = _mm512_castps_pd(_mm512_unpacklo_ps(quarter[c][0], quarter[c][1]));
+    const __m512d hi01 = _mm512_castps_pd(_mm512_unpackhi_ps(quarter[c][0], quarter[c][1]));
+    const __m512d lo23 = _mm512_castps_pd(_mm512_unpacklo_ps(quarter[c][2], quarter[c][3]));
+    const __m512d hi23 = _mm512_castps_pd(_mm512_unpackhi_ps(quarter[c][2], quarter[c][3]));
+    out[4 * c].v = _mm512_castpd_ps(_mm512_unpacklo_pd(lo01, lo23));
+    out[4 * c + 1].v = _mm512_castpd_ps(_mm512_unpackhi_pd(lo01, lo23));
+    out[4 * c + 2].v = _mm512_castpd_ps(_mm512_unpacklo_pd(hi01, hi23));
+    out[4 * c + 3].v = _mm512_castpd_ps(_mm512_unpackhi_pd(hi01, hi23));
   }
 }
 

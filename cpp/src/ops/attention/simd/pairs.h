@@ -56,16 +56,23 @@ inline void pack_query_pairs(const AttentionProblem& p, const AttentionItem& ite
 }
 
 inline void pack_key_pairs(const bf16* const* rows, int count, int head_dim, float* to) {
-  pack_transposed(count, head_dim / 2, to, [&](int j, int u) {
-    const int n = head_dim / 2 - u;
-    return Vec{_mm512_maskz_loadu_ps(Vec::bits(n < 16 ? n : 16), rows[j] + 2 * u)};
-  });
+  const auto pairs = reinterpret_cast<const float* const*>(rows);
+  for (int j = 0; j < count; j += Vec::kLanes) {
+    float* column = key_column(to, j, head_dim / 2);
+    for (int u = 0; u < head_dim / 2; u += Vec::kLanes) {
+      Vec block[Vec::kLanes];
+      load_units(pairs + j, u, head_dim / 2 - u, block);
+#pragma GCC unroll 16
+      for (int i = 0; i < Vec::kLanes; ++i) {
+        if (u + i < head_dim / 2) block[i].store(column + (u + i) * kPanel);
+      }
+    }
+  }
 }
 
 /// Unit [j / 2, d] = (row j, row j + 1) at dim d; a missing last row is zero.
 inline void pack_value_pairs(const bf16* const* rows, int count, int head_dim, float* to) {
-  const int dim = padded_dim(head_dim);
-  for (int j = 0; j < count; j += 2, to += dim) {
+  for (int j = 0; j < count; j += 2) {
     for (int d = 0; d < head_dim; d += 16) {
       const __mmask16 mask = Vec::bits(head_dim - d < 16 ? head_dim - d : 16);
       const __m512i even = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, rows[j] + d));
@@ -73,7 +80,8 @@ inline void pack_value_pairs(const bf16* const* rows, int count, int head_dim, f
       if (j + 1 < count) {
         odd = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, rows[j + 1] + d));
       }
-      _mm512_storeu_si512(to + d, _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+      _mm512_storeu_si512(to + (d / kPanel * kTileKeys + j / 2) * kPanel + d % kPanel,
+                          _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
     }
   }
 }
@@ -83,7 +91,7 @@ inline bool attend_in_pairs(const AttentionProblem& p, const AttentionItem& item
                             const Scratch& s) {
   if (p.dtype != DType::kBFloat16 || p.kv_dtype != DType::kBFloat16) return false;
   const int rows = item.queries * item.heads;
-  if (is_direct(item)) {
+  if (item.direct) {
     pack_query_pairs(p, item, rows, s.q);
     attend_directly<PairDot, bf16>(p, item, s, reinterpret_cast<const bf16*>(s.q),
                                    2 * padded_dim(p.head_dim));

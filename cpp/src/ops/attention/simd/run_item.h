@@ -18,12 +18,17 @@ inline void pack_queries_of(const AttentionProblem& p, const AttentionItem& item
 template <class KV>
 void attend_in_float(const AttentionProblem& p, const AttentionItem& item, const Scratch& s) {
   const int rows = item.queries * item.heads;
-  if (is_direct(item)) {
+  if (item.direct) {
     pack_queries_of(p, item, rows, s.q);
     attend_directly<WideDot<KV>, KV>(p, item, s, s.q, padded_dim(p.head_dim));
   } else {
     pack_queries_of(p, item, padded_rows(rows), s.q);
-    attend_by_tiles<FloatTile, KV>(p, item, s, pack_keys<KV>, pack_values<KV>);
+    attend_by_tiles<FloatTile, KV>(
+        p, item, s,
+        [](const KV* const* keys, int count, int dim, float* to) {
+          pack_keys(keys, count, dim, to);
+        },
+        pack_values<KV>);
   }
 }
 

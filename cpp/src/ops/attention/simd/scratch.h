@@ -1,4 +1,4 @@
-// One thread's working memory while it computes an item. D' is the head dim rounded up to 16.
+// One thread's working memory while it computes an item. D' is the head dim rounded up to 64.
 #pragma once
 
 #include "ops/attention/kernel.h"
@@ -9,40 +9,46 @@ namespace {
 
 using simd::Vec;
 
-inline constexpr int kMaxPaddedRows = kMaxRows + 8;  // tiles compute rows in groups
-
-inline int padded_dim(int head_dim) { return (head_dim + 15) / 16 * 16; }
+inline int padded_dim(int head_dim) { return (head_dim + 63) / 64 * 64; }
 
 struct Scratch {
-  float* q;           // [rows, D']
-  float* sums;        // [rows, D'] weighted values so far
-  float* scores;      // [rows, kTileKeys], then weights in their place
-  float* keys;        // [kTileKeys / panel, D', panel] transposed (pack.h)
-  float* values;      // [kTileKeys, D']
-  float* lanes;       // [rows, kLanes] sums of weights, lane by lane
-  float* top;         // [rows] greatest score so far
-  float* rescale;     // [rows] what the sums have to be multiplied by for the latest tile
-  const void** rows;  // [4, kTileKeys] addresses of keys and values
+  float* q;                // [rows, D']
+  float* sums;             // [rows, D'] weighted values so far
+  float* scores;           // [kMaxGroupRows, kTileKeys], then weights in their place
+  float* keys;             // [kTileKeys / panel, D, panel] transposed (pack.h)
+  float* values;           // [kTileKeys, D']
+  float* lanes;            // [rows, kLanes] sums of weights, lane by lane
+  float* top;              // [rows] greatest score so far
+  float* rescale;          // [rows] what the sums have to be multiplied by for the latest tile
+  const void** addresses;  // [4, kTileKeys] addresses of keys and values
 
   Scratch(void* memory, int head_dim) {
     const int64_t dim = padded_dim(head_dim);
+    const int64_t rows = max_rows(head_dim) + kRowPadding;
     float* at = static_cast<float*>(memory);
     const auto take = [&at](int64_t floats) {
       float* p = at;
       at += (floats + 15) / 16 * 16;
       return p;
     };
-    q = take(kMaxPaddedRows * dim);
-    sums = take(kMaxPaddedRows * dim);
-    scores = take(kMaxPaddedRows * kTileKeys);
+    q = take(rows * dim);
+    sums = take(rows * dim);
+    scores = take(kMaxGroupRows * kTileKeys);
     keys = take(kTileKeys * dim);
     values = take(kTileKeys * dim);
-    lanes = take(int64_t{kMaxPaddedRows} * Vec::kLanes);
-    top = take(kMaxPaddedRows);
-    rescale = take(kMaxPaddedRows);
-    rows = reinterpret_cast<const void**>(at);
+    lanes = take(rows * Vec::kLanes);
+    top = take(rows);
+    rescale = take(rows);
+    addresses = reinterpret_cast<const void**>(at);
   }
 };
+
+template <class KV>
+void prefetch_row(const KV* row, int head_dim) {
+  const char* p = reinterpret_cast<const char*>(row);
+  const int bytes = head_dim * static_cast<int>(sizeof(KV));
+  for (int b = 0; b < bytes; b += 64) _mm_prefetch(p + b, _MM_HINT_T0);
+}
 
 /// Addresses of keys [begin, begin + count) of a sequence and head.
 template <class KV>

@@ -31,12 +31,11 @@ inline void start_row(const Scratch& s, int row) {
   Vec::zero().store(s.lanes + row * Vec::kLanes);
 }
 
-/// Turns row `row` of the tile into weights, 0 outside of columns [begin, end), and sets its
-/// rescale. Mode::store_weights says how weights are stored and which sum counts.
+/// Turns a tile's scores of row `row` into weights, 0 outside of columns [begin, end), and sets the
+/// row's rescale. Mode::store_weights says how weights are stored and which sum counts.
 template <class Mode, bool kCapped>
-void weigh_row_as(const Scratch& s, int row, int begin, int end, ScoreMap map) {
+void weigh_row_as(const Scratch& s, int row, float* scores, int begin, int end, ScoreMap map) {
   constexpr int kVecs = kTileKeys / Vec::kLanes;
-  float* scores = s.scores + row * kTileKeys;
   const Vec nothing = Vec::all(-__builtin_inff());
   const bool whole = begin <= 0 && end >= kTileKeys;
   Vec t[kVecs];
@@ -73,11 +72,11 @@ void weigh_row_as(const Scratch& s, int row, int begin, int end, ScoreMap map) {
 }
 
 template <class Mode>
-void weigh_row(const Scratch& s, int row, int begin, int end, ScoreMap map) {
+void weigh_row(const Scratch& s, int row, float* scores, int begin, int end, ScoreMap map) {
   if (map.cap > 0) {
-    weigh_row_as<Mode, true>(s, row, begin, end, map);
+    weigh_row_as<Mode, true>(s, row, scores, begin, end, map);
   } else {
-    weigh_row_as<Mode, false>(s, row, begin, end, map);
+    weigh_row_as<Mode, false>(s, row, scores, begin, end, map);
   }
 }
 

@@ -8,10 +8,14 @@
 namespace mmcore::ops {
 namespace {
 
-/// Rows that share one pass over a panel: as many as registers hold sums for.
-inline constexpr int kGroupRows = Vec::kLanes == 16 ? 8 : 6;
+/// Rows that are computed together, kGroupVecs vectors of each: as many as there are registers for.
+/// The last rows of an item may be half as many.
+inline constexpr int kGroupRows = 6;
 
-inline int padded_rows(int rows) { return (rows + kGroupRows - 1) / kGroupRows * kGroupRows; }
+inline int padded_rows(int rows) {
+  constexpr int kHalf = kGroupRows / 2;
+  return (rows + kHalf - 1) / kHalf * kHalf;
+}
 
 struct FloatTile : WeightsAsFloat {
   using Operand = Vec;
@@ -21,14 +25,14 @@ struct FloatTile : WeightsAsFloat {
   static Vec dot(Vec a, Vec b, Vec sum) { return simd::fma(a, b, sum); }
 };
 
-/// c[kGroupRows, kVecs] = (rescale c, or 0) + a[kGroupRows, depth] b[depth, kVecs], depth in units.
-template <class Mode, int kVecs>
-[[gnu::noinline]] void multiply(const float* a, int64_t a_stride, const float* b, int64_t b_stride,
-                                int depth, float* c, int64_t c_stride, const float* rescale) {
-  Vec sums[kGroupRows][kVecs];
-#pragma GCC unroll 8
-  for (int r = 0; r < kGroupRows; ++r) {
-#pragma GCC unroll 2
+/// c[kRows, kVecs] = (rescale c, or 0) + a[kRows, depth] b[depth, kVecs], depth in units.
+template <class Mode, int kRows, int kVecs>
+[[gnu::noinline]] void multiply_block(const float* a, int64_t a_stride, const float* b, int depth,
+                                      float* c, int64_t c_stride, const float* rescale) {
+  Vec sums[kRows][kVecs];
+#pragma GCC unroll 12
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
     for (int i = 0; i < kVecs; ++i) {
       sums[r][i] = rescale == nullptr
                        ? Vec::zero()
@@ -37,21 +41,39 @@ template <class Mode, int kVecs>
   }
   for (int k = 0; k < depth; ++k) {
     typename Mode::Operand right[kVecs];
-#pragma GCC unroll 2
-    for (int i = 0; i < kVecs; ++i) right[i] = Mode::load(b + k * b_stride + i * Vec::kLanes);
-#pragma GCC unroll 8
-    for (int r = 0; r < kGroupRows; ++r) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kVecs; ++i) right[i] = Mode::load(b + k * kPanel + i * Vec::kLanes);
+#pragma GCC unroll 12
+    for (int r = 0; r < kRows; ++r) {
       const typename Mode::Operand left = Mode::broadcast(a + r * a_stride + k);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int i = 0; i < kVecs; ++i) sums[r][i] = Mode::dot(left, right[i], sums[r][i]);
     }
   }
-#pragma GCC unroll 8
-  for (int r = 0; r < kGroupRows; ++r) {
-#pragma GCC unroll 2
+#pragma GCC unroll 12
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
     for (int i = 0; i < kVecs; ++i) sums[r][i].store(c + r * c_stride + i * Vec::kLanes);
   }
 }
+
+/// Likewise for a group of `rows` rows and `vecs` vectors of a panel.
+template <class Mode, int kVecs = kGroupVecs>
+void multiply(int rows, int vecs, const float* a, int64_t a_stride, const float* b, int depth,
+              float* c, int64_t c_stride, const float* rescale) {
+  if constexpr (kVecs > 1) {
+    if (vecs < kVecs) {
+      return multiply<Mode, kVecs - 1>(rows, vecs, a, a_stride, b, depth, c, c_stride, rescale);
+    }
+  }
+  constexpr int kHalf = kGroupRows / 2;
+  const auto block =
+      rows > kHalf ? multiply_block<Mode, kGroupRows, kVecs> : multiply_block<Mode, kHalf, kVecs>;
+  block(a, a_stride, b, depth, c, c_stride, rescale);
+}
+
+/// Vectors for `n` columns of a panel.
+inline int vectors(int n) { return n >= kPanel ? kGroupVecs : (n + Vec::kLanes - 1) / Vec::kLanes; }
 
 /// Columns of a tile, clipped to it.
 struct Columns {
@@ -65,31 +87,27 @@ inline Columns clip(KeyRange keys, int32_t tile, int count) {
   return {begin < 0 ? 0 : begin, end > count ? count : end};
 }
 
+/// Scores of a group of rows from `row` on, for the columns that any of them sees.
 template <class Mode>
-void score_tile(const AttentionProblem& p, const Scratch& s, int row, Columns columns) {
-  const int units = p.head_dim / Mode::kUnit;
+void score_group(const AttentionProblem& p, const Scratch& s, int row, int rows, Columns columns) {
   const int dim = padded_dim(p.head_dim);
-  for (int panel = columns.begin / kPanel; panel * kPanel < columns.end; ++panel) {
-    multiply<Mode, 2>(s.q + int64_t{row} * dim, dim, s.keys + int64_t{panel} * units * kPanel,
-                      kPanel, units, s.scores + row * kTileKeys + panel * kPanel, kTileKeys,
-                      nullptr);
+  const int units = p.head_dim / Mode::kUnit;
+  for (int at = columns.begin / kPanel * kPanel; at < columns.end; at += kPanel) {
+    multiply<Mode>(rows, vectors(columns.end - at), s.q + int64_t{row} * dim, dim,
+                   s.keys + int64_t{at} * units, units, s.scores + at, kTileKeys, nullptr);
   }
 }
 
+/// Adds the group's weights times values to its sums.
 template <class Mode>
-void sum_tile(const AttentionProblem& p, const Scratch& s, int row, Columns columns) {
+void sum_group(const AttentionProblem& p, const Scratch& s, int row, int rows, Columns columns) {
   const int dim = padded_dim(p.head_dim);
   const int first = columns.begin / Mode::kUnit;
   const int depth = (columns.end + Mode::kUnit - 1) / Mode::kUnit - first;
-  const float* weights = s.scores + row * kTileKeys + first;
-  const float* values = s.values + int64_t{first} * dim;
-  float* sums = s.sums + int64_t{row} * dim;
-  int d = 0;
-  for (; d + Vec::kLanes < p.head_dim; d += kPanel) {
-    multiply<Mode, 2>(weights, kTileKeys, values + d, dim, depth, sums + d, dim, s.rescale + row);
-  }
-  if (d < p.head_dim) {
-    multiply<Mode, 1>(weights, kTileKeys, values + d, dim, depth, sums + d, dim, s.rescale + row);
+  for (int d = 0; d < p.head_dim; d += kPanel) {
+    multiply<Mode>(rows, vectors(p.head_dim - d), s.scores + first, kTileKeys,
+                   s.values + int64_t{d} * kTileKeys + first * kPanel, depth,
+                   s.sums + int64_t{row} * dim + d, dim, s.rescale + row);
   }
 }
 
@@ -106,25 +124,43 @@ void attend_by_tiles(const AttentionProblem& p, const AttentionItem& item, const
   const auto keys_of = [&](int row) {
     return visible_keys(p, item.sequence, item.query + row / item.heads);
   };
-  const KV** addresses = reinterpret_cast<const KV**>(s.rows);
-  for (int32_t tile = item.key_begin; tile < item.key_end; tile += kTileKeys) {
+  const KV** keys = reinterpret_cast<const KV**>(s.addresses);
+  const KV** values = keys + kTileKeys;
+  const auto find = [&](int32_t tile) {
     const int count = item.key_end - tile < kTileKeys ? item.key_end - tile : kTileKeys;
-    row_addresses(p, p.k, item.sequence, kv_head, tile, count, addresses);
-    pack_tile_keys(addresses, count, p.head_dim, s.keys);
-    row_addresses(p, p.v, item.sequence, kv_head, tile, count, addresses);
-    pack_tile_values(addresses, count, p.head_dim, s.values);
+    row_addresses(p, p.k, item.sequence, kv_head, tile, count, keys);
+    row_addresses(p, p.v, item.sequence, kv_head, tile, count, values);
+    for (int j = count; j < kTileKeys; ++j) {
+      keys[j] = keys[count - 1];
+      values[j] = values[count - 1];
+    }
+    return count;
+  };
+  int next_count = item.key_begin < item.key_end ? find(item.key_begin) : 0;
+  for (int32_t tile = item.key_begin; tile < item.key_end; tile += kTileKeys) {
+    const int count = next_count;
+    pack_tile_keys(keys, count, p.head_dim, s.keys);
+    pack_tile_values(values, count, p.head_dim, s.values);
+    if (tile + kTileKeys < item.key_end) next_count = find(tile + kTileKeys);
+    int fetched = 0;
     for (int row = 0; row < rows; row += kGroupRows) {
+      const int end = row + kGroupRows < rows ? row + kGroupRows : rows;
       // Both ends of what a query sees grow with its position.
-      const int last = row + kGroupRows < rows ? row + kGroupRows - 1 : rows - 1;
       const Columns columns{clip(keys_of(row), tile, count).begin,
-                            clip(keys_of(last), tile, count).end};
-      if (columns.begin >= columns.end) continue;
-      score_tile<Mode>(p, s, row, columns);
-      for (int r = row; r <= last; ++r) {
-        const Columns own = clip(keys_of(r), tile, count);
-        weigh_row<Mode>(s, r, own.begin, own.end, map);
+                            clip(keys_of(end - 1), tile, count).end};
+      if (columns.begin < columns.end) {
+        score_group<Mode>(p, s, row, end - row, columns);
+        for (int r = row; r < end; ++r) {
+          const Columns own = clip(keys_of(r), tile, count);
+          weigh_row<Mode>(s, r, s.scores + (r - row) * kTileKeys, own.begin, own.end, map);
+        }
+        sum_group<Mode>(p, s, row, end - row, columns);
       }
-      sum_tile<Mode>(p, s, row, columns);
+      // The next tile on its way to L2 meanwhile: its rows are too far apart for the hardware.
+      for (const int until = kTileKeys * end / rows; fetched < until; ++fetched) {
+        prefetch_row(keys[fetched], p.head_dim);
+        prefetch_row(values[fetched], p.head_dim);
+      }
     }
   }
 }
