@@ -27,6 +27,7 @@ py::object exception_of(const py::error_already_set& error) {
 PyModelRunner::PyModelRunner(py::object runner)
     : runner_(std::move(runner)), step_object_(py::cast(Step{})) {
   step_ = &step_object_.cast<Step&>();
+  register_step_dtypes();
 }
 
 PyModelRunner::~PyModelRunner() = default;

@@ -6,6 +6,7 @@
 #include <pybind11/typing.h>
 
 #include <span>
+#include <utility>
 
 #include "errors.h"
 #include "mmcore/ops.h"
@@ -140,7 +141,11 @@ py::typing::Tuple<TokenArray, TokenArray> history(const py::object& self, size_t
                         view(plan.sampling[row].output_tokens));
 }
 
-void register_dtypes() {
+}  // namespace
+
+void register_step_dtypes() {
+  static bool done = false;  // under the GIL
+  if (std::exchange(done, true)) return;
   PYBIND11_NUMPY_DTYPE(ScheduledSequence, request, first_row, num_tokens, num_computed, is_prefill,
                        sample_row);
   PYBIND11_NUMPY_DTYPE(EncodeItem, request, item_index, slot, num_embeddings);
@@ -148,10 +153,7 @@ void register_dtypes() {
   PYBIND11_NUMPY_DTYPE(BlockCopy, src, dst);
 }
 
-}  // namespace
-
 void bind_step(py::module_& m) {
-  register_dtypes();
   py::class_<Step>(m, "StepPlan", R"(All that one forward pass needs; valid while the step runs.
 
 Arrays are numpy views of the engine's memory, not copies: T rows (tokens), N sequences, S sampled

@@ -30,4 +30,8 @@ class Step {
   StepResult* result_ = nullptr;
 };
 
+/// Tells numpy the layout of the plan's structures. Imports numpy, so only engines do it, not the
+/// import of the module.
+void register_step_dtypes();
+
 }  // namespace mmcore::python

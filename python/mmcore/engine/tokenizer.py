@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from transformers import PreTrainedTokenizerBase
 
@@ -33,8 +33,14 @@ def load_tokenizer(model_config: ModelConfig) -> PreTrainedTokenizerBase:
     )
 
 
+_PROBE = "Hello, wörld!  <s> 12\n\tx"
+
+
 class TokenizerAdapter:
     """Encodes prompts and decodes ids, past the slow wrappers where that gives the same.
+
+    Several threads may encode at the same time: the wrappers change settings of the tokenizer that
+    they share, so this has copies of its own.
 
     Parameters
     ----------
@@ -45,13 +51,30 @@ class TokenizerAdapter:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+        self._encode_fast = _encoder(backend, special=True)
+        self._encode_literal = _encoder(backend, special=False)
+        if self._encode_fast is not None and (
+            self._encode_fast(_PROBE, True) != tokenizer.encode(_PROBE)
+        ):
+            self._encode_fast = None  # the wrapper adds something
         cleans_up = bool(getattr(tokenizer, "clean_up_tokenization_spaces", False))
         self._decode_fast = None if backend is None or cleans_up else backend.decode
         self._token_text = lru_cache(maxsize=1 << 16)(self._decode_one)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Turn a prompt's text into ids."""
+        if self._encode_fast is not None:
+            return self._encode_fast(text, add_special_tokens)
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        return ids
+
+    def encode_literal(self, text: str) -> list[int]:
+        """Turn a text into ids, with special tokens that it spells as text."""
+        if self._encode_literal is not None:
+            return self._encode_literal(text, False)
+        ids: list[int] = self.tokenizer.encode(
+            text, add_special_tokens=False, split_special_tokens=True
+        )
         return ids
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
@@ -74,3 +97,19 @@ class TokenizerAdapter:
         """The tokenizer's end-of-text id."""
         value = getattr(self.tokenizer, "eos_token_id", None)
         return value if isinstance(value, int) else None
+
+
+def _encoder(backend: Any, *, special: bool) -> Callable[[str, bool], list[int]] | None:
+    """Copy a fast tokenizer, with or without recognising special tokens in texts."""
+    if backend is None:
+        return None
+    own = type(backend).from_str(backend.to_str())
+    own.no_truncation()
+    own.no_padding()
+    own.encode_special_tokens = not special
+
+    def encode(text: str, add_special_tokens: bool) -> list[int]:
+        ids: list[int] = own.encode(text, add_special_tokens=add_special_tokens).ids
+        return ids
+
+    return encode

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmcore.engine.tokenizer import TokenizerAdapter
 from mmcore.entrypoints.chat_template import ChatTemplate
 from mmcore.entrypoints.literal_text import encode_with_literals
 from mmcore.errors import MediaError, ValidationError
@@ -62,7 +63,7 @@ class ChatPrompts:
         allowed_local_media_path: str | None = None,
     ) -> None:
         self._model_config = model_config
-        self._tokenizer = tokenizer
+        self._adapter = TokenizerAdapter(tokenizer)
         self._template = ChatTemplate(model_config, tokenizer)
         self._allowed_local_media_path = allowed_local_media_path
 
@@ -103,7 +104,7 @@ class ChatPrompts:
         )
         prompt: dict[str, Any] = {
             "prompt": literals.restore(text),
-            "prompt_token_ids": encode_with_literals(self._tokenizer, text, literals),
+            "prompt_token_ids": encode_with_literals(self._adapter, text, literals),
         }
         if parsed.images:
             prompt["multi_modal_data"] = {"image": parsed.images}

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from mmcore.engine.tokenizer import TokenizerAdapter
 
 __all__ = ["Literals", "encode_with_literals"]
 
@@ -65,13 +65,12 @@ class Literals:
         return [piece for piece in pieces if piece[0]]
 
 
-def encode_with_literals(
-    tokenizer: PreTrainedTokenizerBase, text: str, literals: Literals
-) -> list[int]:
+def encode_with_literals(adapter: TokenizerAdapter, text: str, literals: Literals) -> list[int]:
     """Encode a template's output; it holds its special tokens, so none are added."""
-    tok: Any = tokenizer
     ids: list[int] = []
     for piece, literal in literals.split(text):
-        options = {"split_special_tokens": True} if literal else {}
-        ids += tok.encode(piece, add_special_tokens=False, **options)
+        if literal:
+            ids += adapter.encode_literal(piece)
+        else:
+            ids += adapter.encode(piece, add_special_tokens=False)
     return ids
