@@ -405,7 +405,7 @@ class DeviceConfig:
         from mmcore import _C
 
         kind = self.device.partition(":")[0]
-        if kind == "cuda" and not getattr(_C, "with_cuda", False):
+        if kind == "cuda" and not _C.with_cuda:
             raise ValidationError(
                 f"device={self.device!r} needs CUDA kernels, which this build of mmcore does not "
                 "have (mmcore info). Use device='cpu', or build with MMCORE_CUDA=on.",
@@ -413,7 +413,7 @@ class DeviceConfig:
             )
         if kind != "auto":
             return kind
-        if not getattr(_C, "with_cuda", False):
+        if not _C.with_cuda:
             return "cpu"
         import torch
 

@@ -71,7 +71,7 @@ def build_facts() -> dict[str, Any]:
     facts: dict[str, Any] = {
         "mmcore": mmcore.__version__,
         "extension": str(Path(_C.__file__)),
-        "cuda_kernels": "built" if getattr(_C, "with_cuda", False) else "not built",
+        "cuda_kernels": "built" if _C.with_cuda else "not built",
         "python": platform.python_version(),
     }
     for package in _PACKAGES:
