@@ -1,6 +1,7 @@
 set(MMCORE_CORE_TESTS
   base/keyed_hash_test.cpp
   base/sha256_test.cpp
+  base/status_test.cpp
   media/content_id_test.cpp
   media/encoder_cache_test.cpp
   media/span_map_test.cpp

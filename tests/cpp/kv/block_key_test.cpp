@@ -49,7 +49,7 @@ Content example() {
   return content;
 }
 
-// What of the comparison and of the hash changes with the content (invariant: kv.key).
+// What of the comparison and of the hash changes with the content (invariant: kv.exact).
 struct Change {
   const char* name;
   std::function<void(Content&)> apply;

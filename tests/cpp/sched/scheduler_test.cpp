@@ -217,6 +217,28 @@ TEST(Scheduler, nobody_younger_takes_encoder_room_that_an_older_one_waits_for) {
   EXPECT_EQ(world.step(), "1:2 2:2") << "now the first has all eight";
 }
 
+// Admission makes this impossible (sched.headroom); the oldest must not depend on it.
+TEST(Scheduler, the_oldest_gets_encoder_room_from_one_that_is_itself_stuck) {
+  EngineConfig config = world_config();
+  config.max_prefill_chunk = 2;
+  config.encoder_budget = 8;
+  config.encoder_cache_rows = 8;
+  SchedulerWorld world(config);
+  world.add(14, -1, {world_item(4, 8, 1)});
+  world.add(9, -1, {world_item(0, 6, 2)});
+  world.step();
+  EXPECT_EQ(world.step(), "1:2 2:2");
+  Request request;
+  request.prompt_token_ids = {1};
+  Sequence thief(99, std::move(request), 4, 100, {});
+  auto& resources = const_cast<Resources&>(world.scheduler.resources());
+  resources.grow(thief, world.free_blocks() * 4);
+  EXPECT_EQ(world.step(), "1:2") << "the second pins six of eight rows and lacks a block";
+  EXPECT_EQ(world.waiting(), "2 ");
+  EXPECT_EQ(world.scheduler.preemptions(), 1u);
+  resources.release(thief);
+}
+
 TEST(Scheduler, without_chunks_all_items_of_a_prompt_are_encoded_at_once) {
   EngineConfig config = world_config();
   config.enable_chunked_prefill = false;
