@@ -13,7 +13,7 @@ from models import processors, tiny
 from PIL import Image
 
 from mmcore.config import ModelConfig
-from mmcore.errors import MediaError
+from mmcore.errors import MediaError, PlaceholderMismatchError
 from mmcore.inputs import INPUT_REGISTRY, token_inputs
 from mmcore.multimodal import MULTIMODAL_REGISTRY, MultiModalInputs, PlaceholderRange
 
@@ -186,11 +186,9 @@ def test_nothing_to_expand(llava: Folder) -> None:
     assert INPUT_REGISTRY.process_input(llava.model_config, expanded) is expanded
 
 
-def test_a_typed_placeholder_behind_the_last_image_stays_text(llava: Folder) -> None:
-    got = llava.process(picture(9, 9), TWO)
-    (span,) = got["multi_modal_placeholders"]["image"]
-    assert span.length == 16
-    assert got["prompt_token_ids"].count(tiny.IMAGE_TOKEN) == 17
+def test_more_placeholders_than_images_are_refused(llava: Folder) -> None:
+    with pytest.raises(PlaceholderMismatchError, match="has 2 image placeholders but 1 images"):
+        llava.process(picture(9, 9), TWO)
 
 
 def test_token_prompts_need_no_tokenizer(tmp_path: Path) -> None:

@@ -38,10 +38,11 @@ __all__ = [
 def _kernel_rows(isa: str) -> dict[torch.dtype, int]:
     """Give the rows up to which mmcore's kernel is chosen on a CPU.
 
-    Few rows are bound by reading the weight: there it is up to 2x faster in float32 and 1.5x to 2.7x
-    in bfloat16. With many, torch's blocked products are 1.1x to 1.4x faster; but torch emulates
-    bfloat16 on a CPU without instructions for it, and is 4x to 10x slower there. Measured on a Xeon
-    with AMX, and held to AVX-512 and AVX2 on it; one thread, weights of 576x576 to 4096x4096.
+    Few rows are bound by reading the weight: there it is up to 2x faster in float32 and 1.5x to
+    2.7x in bfloat16. With many, torch's blocked products are 1.1x to 1.4x faster; but torch
+    emulates bfloat16 on a CPU without instructions for it, and is 4x to 10x slower there. Measured
+    on a Xeon with AMX, and held to AVX-512 and AVX2 on it; one thread, weights of 576x576 to
+    2048x2048.
     """
     if isa == "reference":
         return {}
