@@ -47,11 +47,11 @@ def chat_prompt(question: str) -> str:
     return f"{OPENING}{IMAGE}\n{question}{REPLY}"
 
 
-def generated_probes(seed: int, pictures: int, questions: int, strict: bool) -> list[Probe]:
+def generated_probes(seed: int, indices: range, questions: int, strict: bool) -> list[Probe]:
     """Ask about pictures of the generator; strict ones are captioned, too."""
     group = "held-out" if strict else "free"
     probes: list[Probe] = []
-    for index in range(pictures):
+    for index in indices:
         rng = random.Random(f"evaluation {group} {seed} {index}")
         scene = sample_scene(rng, strict)
         canvas = sample_canvas(rng)
@@ -71,19 +71,19 @@ def handdrawn_probes() -> list[Probe]:
     ]
 
 
-def hf_generate(path: Path) -> Generate:
+def hf_generate(path: Path, device: str = "cpu") -> Generate:
     """Return a generator that runs on Hugging Face transformers in float32."""
     import torch
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
     processor: Any = AutoProcessor.from_pretrained(path)  # type: ignore[no-untyped-call]
     model: Any = LlavaForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
-    model.eval()
+    model.eval().to(device)
 
     @torch.inference_mode()
     def generate(images: list[Image.Image], prompts: list[str]) -> list[str]:
         inputs = processor(text=prompts, images=images, padding=True, return_tensors="pt")
-        output = model.generate(**inputs, do_sample=False, max_new_tokens=MAX_TOKENS)
+        output = model.generate(**inputs.to(device), do_sample=False, max_new_tokens=MAX_TOKENS)
         replies = output[:, inputs["input_ids"].shape[1] :]
         return [str(text) for text in processor.batch_decode(replies, skip_special_tokens=True)]
 
@@ -102,7 +102,9 @@ def mmcore_generate(path: Path, batch: int) -> Generate:
             {"prompt": prompt, "multi_modal_data": {"image": image}}
             for prompt, image in zip(prompts, images, strict=True)
         ]
-        return [output.outputs[0].text for output in llm.generate(requests, sampling)]
+        return [
+            output.outputs[0].text for output in llm.generate(requests, sampling, use_tqdm=False)
+        ]
 
     return generate
 
@@ -154,20 +156,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--engine", choices=("hf", "mmcore"), default="hf")
     parser.add_argument("--pictures", type=int, default=2000, help="held-out pictures")
+    parser.add_argument("--first", type=int, default=0, help="number of the first held-out one")
     parser.add_argument("--free", type=int, default=500, help="free pictures")
     parser.add_argument("--questions", type=int, default=3, help="questions a picture")
     parser.add_argument("--no-hand", action="store_true", help="leave the hand-drawn set out")
     parser.add_argument("--seed", type=int, default=2000)
+    parser.add_argument("--device", default="cpu", help="where transformers runs")
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--show", type=int, default=10, help="wrong replies to print")
     args = parser.parse_args(argv)
 
-    probes = generated_probes(args.seed, args.pictures, args.questions, strict=True)
-    probes += generated_probes(args.seed, args.free, args.questions, strict=False)
+    held_out = range(args.first, args.first + args.pictures)
+    probes = generated_probes(args.seed, held_out, args.questions, strict=True)
+    probes += generated_probes(args.seed, range(args.free), args.questions, strict=False)
     if not args.no_hand:
         probes += handdrawn_probes()
     if args.engine == "hf":
-        generate = hf_generate(args.checkpoint)
+        generate = hf_generate(args.checkpoint, args.device)
     else:
         generate = mmcore_generate(args.checkpoint, args.batch)
     start = time.monotonic()
