@@ -7,9 +7,6 @@
 
 namespace mmcore::ops {
 
-/// The greatest rotary dim that has kernels.
-inline constexpr int32_t kMaxRotaryDim = 512;
-
 struct RopeKvWriteProblem {
   struct Rows {  // [T, heads, D]
     void* data;
@@ -43,7 +40,5 @@ struct RopeKvWriteProblem {
 
 /// Tokens [begin, end). The cache receives what k and v hold afterwards, in its own dtype.
 void rope_kv_write_reference(const RopeKvWriteProblem& p, int64_t begin, int64_t end);
-void rope_kv_write_avx2(const RopeKvWriteProblem& p, int64_t begin, int64_t end);
-void rope_kv_write_avx512(const RopeKvWriteProblem& p, int64_t begin, int64_t end);
 
 }  // namespace mmcore::ops
