@@ -79,6 +79,18 @@ py::str text(const std::string& message) {
   return py::reinterpret_steal<py::str>(decoded);
 }
 
+// str(object) as UTF-8, whatever its text holds; empty if it cannot even be asked.
+std::string utf8(py::handle object) {
+  PyObject* str = PyObject_Str(object.ptr());
+  PyObject* bytes = str == nullptr ? nullptr : PyUnicode_AsEncodedString(str, "utf-8", "replace");
+  Py_XDECREF(str);
+  if (bytes == nullptr) {
+    PyErr_Clear();
+    return {};
+  }
+  return std::string(py::reinterpret_steal<py::bytes>(bytes));
+}
+
 }  // namespace
 
 py::object make_exception(const Status& status) {
@@ -94,17 +106,24 @@ void throw_error(const Status& status) {
   throw py::error_already_set();
 }
 
+std::string public_text(py::handle exception, bool with_class) {
+  const std::string message = utf8(exception);
+  const std::string line =
+      without_private_words(message.substr(0, std::min(message.find('\n'), kMaxText)));
+  if (!with_class && !line.empty()) return line;
+  const std::string name = utf8(py::type::handle_of(exception).attr("__name__"));
+  return line.empty() ? name : name + ": " + line;
+}
+
 Status status_of(py::handle exception) {
-  const std::string message = py::str(exception);
   const py::module_ errors = py::module_::import("mmcore.errors");
   if (py::isinstance(exception, errors.attr("MmcoreError"))) {
+    const std::string message = utf8(exception);
     for (StatusCode code : kAllCodes)
       if (py::isinstance(exception, errors.attr(class_of(code).name))) return {code, message};
     return Status::internal(message);
   }
-  const std::string name = py::str(py::type::handle_of(exception).attr("__name__"));
-  const std::string line = message.substr(0, std::min(message.find('\n'), kMaxText));
-  return Status::internal(line.empty() ? name : name + ": " + without_private_words(line));
+  return Status::internal(public_text(exception));
 }
 
 py::object exception_for(const Status& status, const py::object& cause) {
@@ -114,7 +133,14 @@ py::object exception_for(const Status& status, const py::object& cause) {
   return error;
 }
 
-void register_exceptions() {
+void bind_errors(py::module_& m) {
+  m.def(
+      "public_text",
+      [](const py::object& exception, bool with_class) {
+        return text(public_text(exception, with_class));
+      },
+      py::arg("exception"), py::arg("with_class") = true,
+      "Give what may be said of an exception to whoever sent the request.");
   py::register_local_exception_translator([](std::exception_ptr caught) {
     try {
       if (caught) std::rethrow_exception(caught);

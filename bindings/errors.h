@@ -5,6 +5,8 @@
 
 #include <pybind11/pybind11.h>
 
+#include <string>
+
 #include "mmcore/status.h"
 
 namespace mmcore::python {
@@ -20,8 +22,11 @@ inline void throw_if_error(const Status& status) {
     throw_error(status);
 }
 
-/// The Status that stands for a Python exception. The text of an exception that is not one of ours
-/// is cut to one line, without addresses and file paths: it reaches whoever sent the request.
+/// What may be said of an exception to whoever sent the request: its first line, without addresses
+/// and file paths; with the name of its class in front if asked for.
+std::string public_text(pybind11::handle exception, bool with_class = true);
+
+/// The Status that stands for a Python exception, with the public text of one that is not ours.
 Status status_of(pybind11::handle exception);
 
 /// The exception to show for a request that failed with `status`: `cause` itself if it is one of
@@ -35,7 +40,7 @@ T value_or_throw(Result<T> result) {
   return std::move(result).value();
 }
 
-/// Makes mmcore::InternalError raise mmcore.errors.InternalError.
-void register_exceptions();
+/// Makes mmcore::InternalError raise mmcore.errors.InternalError, and adds public_text to `m`.
+void bind_errors(pybind11::module_& m);
 
 }  // namespace mmcore::python

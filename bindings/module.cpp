@@ -11,7 +11,7 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "The C++ core of mmcore. Private: use the modules of the mmcore package.";
   m.attr("__version__") = MMCORE_VERSION;
   m.attr("with_cuda") = static_cast<bool>(MMCORE_WITH_CUDA);
-  mmcore::python::register_exceptions();
+  mmcore::python::bind_errors(m);
   mmcore::python::bind_request(m);
   mmcore::python::bind_step(m);
   mmcore::python::bind_engine(m);

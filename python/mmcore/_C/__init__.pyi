@@ -28,6 +28,7 @@ __all__: list[str] = [
     "media",
     "ops",
     "prompt_logprobs",
+    "public_text",
     "sample",
     "with_cuda",
 ]
@@ -458,6 +459,11 @@ def prompt_logprobs(
 ) -> None:
     """
     Take the prompt logprobs of the plan's rows [first, first + len(logits)), in order.
+    """
+
+def public_text(exception: typing.Any, with_class: bool = True) -> str:
+    """
+    Give what may be said of an exception to whoever sent the request.
     """
 
 def sample(plan: StepPlan, logits: typing.Any) -> None:

@@ -179,10 +179,10 @@ class InputPreprocessor:
         except (MmcoreError, TypeError):
             raise
         except ValueError as error:  # how seed-era processors refuse a prompt
-            raise ValidationError(str(error)) from error
+            raise ValidationError(_C.public_text(error, with_class=False)) from error
         except Exception as error:
             raise InternalError(
-                f"The model's input processor raised {type(error).__name__}: {error}",
+                f"The model's input processor raised {_C.public_text(error)}",
                 code="processor_error",
             ) from error
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmcore import _C
 from mmcore.entrypoints.literal_text import Literals
 from mmcore.errors import CheckpointError, ValidationError
 
@@ -167,6 +168,7 @@ class ChatTemplate:
             )
         except Exception as error:  # whatever a template raises is about the messages
             raise ValidationError(
-                f"The chat template refused the messages: {error}", code="chat_template_error"
+                f"The chat template refused the messages: {_C.public_text(error)}",
+                code="chat_template_error",
             ) from error
         return str(text)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmcore import _C
 from mmcore.errors import InternalError, MmcoreError
 from mmcore.model_executor.media_mapper import MediaItemLike, MediaMapper
 from mmcore.multimodal import MultiModalInputs
@@ -154,7 +155,7 @@ def _as_ours(error: Exception) -> MmcoreError:
     if isinstance(error, MmcoreError):
         return error
     ours = InternalError(
-        f"The model's encoder raised {type(error).__name__}: {error}", code="encoder_error"
+        f"The model's encoder raised {_C.public_text(error)}", code="encoder_error"
     )
     ours.__cause__ = error
     return ours

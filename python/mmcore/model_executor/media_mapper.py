@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mmcore import _C
 from mmcore.errors import InternalError, MediaError, MmcoreError
 from mmcore.model_executor.mapped_input_cache import MappedInputCache
 
@@ -82,10 +83,11 @@ class MediaMapper:
         except MmcoreError:
             raise
         except (TypeError, ValueError) as error:  # how seed-era mappers refuse data
-            raise MediaError(f"The {items[0].modality} cannot be used: {error}") from error
+            reason = _C.public_text(error, with_class=False)
+            raise MediaError(f"The {items[0].modality} cannot be used: {reason}") from error
         except Exception as error:
             raise InternalError(
-                f"The input mapper raised {type(error).__name__}: {error}", code="processor_error"
+                f"The input mapper raised {_C.public_text(error)}", code="processor_error"
             ) from error
         if cacheable:
             self.cache.put(key, mapped)

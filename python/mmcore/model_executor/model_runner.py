@@ -273,7 +273,7 @@ class ModelRunner:
                     logits[row] = process(*arguments, logits[row])
             except Exception as error:
                 ours = InternalError(
-                    f"A logits processor raised {type(error).__name__}: {error}",
+                    f"A logits processor raised {_C.public_text(error)}",
                     code="logits_processor_error",
                 )
                 ours.__cause__ = error

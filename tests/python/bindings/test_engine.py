@@ -287,6 +287,32 @@ def test_an_engine_and_its_runner_are_freed() -> None:
     assert ref() is None
 
 
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+@pytest.mark.parametrize(
+    ("raised", "shown"),
+    [
+        (RuntimeError("plain"), "RuntimeError: plain"),
+        (RuntimeError("first\nsecond"), "RuntimeError: first"),
+        (KeyError("key"), "KeyError: 'key'"),
+        (OSError("no file (/etc/passwd)"), "OSError: no file (...)"),
+        (ValueError("<object at 0x7f3b30312330>"), "ValueError: <object at ...>"),
+        (ValueError("a/b and /x stay"), "ValueError: a/b and /x stay"),
+        (ValueError("x" * 500), "ValueError: " + "x" * 300),
+        (ValueError(), "ValueError"),
+        (ValueError("\udcff"), "ValueError: ?"),
+        (Unspeakable(), "Unspeakable"),
+    ],
+)
+def test_public_text(raised: Exception, shown: str) -> None:
+    assert _C.public_text(raised) == shown
+    if ": " in shown:
+        assert _C.public_text(raised, with_class=False) == shown.partition(": ")[2]
+
+
 # Mirrors.
 
 
