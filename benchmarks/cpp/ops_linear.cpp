@@ -1,11 +1,16 @@
 // Times ops::linear and prints GFLOP/s and GB/s of weights.
 //
-//   ops_linear [--isa NAME] [--threads N] [--seconds S] [dtype tokens n k]...
+//   mmcore_bench_ops_linear [--isa NAME] [--threads N] [--seconds S] [--clock cpu]
+//                           [dtype tokens n k]...
+//
+// --clock cpu takes the calling thread's CPU time, for one thread on a machine that others use too.
 //
 // Weights are taken in turn from enough copies to be read from memory, as in a model whose layers
 // follow each other. Every shape is compared with a float64 sum at a few places before it is timed.
+#include <time.h>
+
 #include <algorithm>
-#include <chrono>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <new>
@@ -15,12 +20,12 @@
 
 #include "mmcore/ops.h"
 #include "tensor/half.h"
+#include "timing.h"
 
 namespace {
 
 using mmcore::DType;
 using mmcore::TensorView;
-using Clock = std::chrono::steady_clock;
 
 struct Shape {
   std::string dtype;
@@ -31,6 +36,7 @@ struct Options {
   std::string isa;
   int threads = 0;
   double seconds = 0.5;
+  bool cpu_clock = false;
   std::vector<Shape> shapes;
 };
 
@@ -70,8 +76,14 @@ bool is_right(const Buffer<T>& x, const Buffer<T>& w, const Buffer<T>& out, cons
   return true;
 }
 
+double cpu_us() {
+  timespec t{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) * 1e6 + static_cast<double>(t.tv_nsec) * 1e-3;
+}
+
 template <class T>
-bool measure(const Shape& s, double seconds) {
+bool measure(const Shape& s, const Options& o) {
   const size_t weight = static_cast<size_t>(s.n * s.k);
   const size_t bytes = weight * sizeof(T);
   const size_t copies = s.tokens <= 32 ? std::clamp<size_t>(300'000'000 / bytes, 1, 64) : 1;
@@ -96,21 +108,21 @@ bool measure(const Shape& s, double seconds) {
     return status.ok();
   };
   if (!run() || !is_right(x, weights[turn], out, s)) return false;
+  const auto clock = o.cpu_clock ? cpu_us : mmcore::bench::now_us;
   std::vector<double> times;
-  const auto begin = Clock::now();
-  while (times.size() < 5 ||
-         std::chrono::duration<double>(Clock::now() - begin).count() < seconds) {
-    const auto start = Clock::now();
+  const double begin = clock();
+  while (times.size() < 5 || clock() - begin < o.seconds * 1e6) {
+    const double start = clock();
     run();
-    times.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+    times.push_back(clock() - start);
   }
-  std::sort(times.begin(), times.end());
-  const double median = times[times.size() / 2];
+  const double median = mmcore::bench::median(times) * 1e-6;
   std::printf("%-9s T%5ld N%6ld K%6ld %10.1f us %8.1f GFLOP/s %7.1f GB/s  best %.1f us of %zu\n",
               s.dtype.c_str(), static_cast<long>(s.tokens), static_cast<long>(s.n),
               static_cast<long>(s.k), median * 1e6,
               2.0 * static_cast<double>(s.tokens * s.n * s.k) / median * 1e-9,
-              static_cast<double>(bytes) / median * 1e-9, times[0] * 1e6, times.size());
+              static_cast<double>(bytes) / median * 1e-9, mmcore::bench::quantile(times, 0.0),
+              times.size());
   std::fflush(stdout);
   return true;
 }
@@ -126,6 +138,8 @@ bool parse(int argc, char** argv, Options& o) {
       o.threads = std::stoi(argv[i + 1]);
     } else if (arg == "--seconds") {
       o.seconds = std::stod(argv[i + 1]);
+    } else if (arg == "--clock" && std::string(argv[i + 1]) == "cpu") {
+      o.cpu_clock = true;
     } else if (option) {
       return false;
     } else {
@@ -181,16 +195,17 @@ int main(int argc, char** argv) {
     return 2;
   }
   if (o.threads > 0) mmcore::ops::set_num_threads(o.threads);
-  std::printf("%s, %d threads, medians\n", mmcore::ops::to_string(mmcore::ops::cpu_isa()),
-              mmcore::ops::num_threads());
+  std::printf("%s, %s, %d threads, medians%s\n", mmcore::bench::cpu_name().c_str(),
+              mmcore::ops::to_string(mmcore::ops::cpu_isa()), mmcore::ops::num_threads(),
+              o.cpu_clock ? " of CPU time" : "");
   bool ok = true;
   for (const Shape& s : o.shapes) {
     if (s.dtype == "float32") {
-      ok = measure<float>(s, o.seconds) && ok;
+      ok = measure<float>(s, o) && ok;
     } else if (s.dtype == "bfloat16") {
-      ok = measure<mmcore::bf16>(s, o.seconds) && ok;
+      ok = measure<mmcore::bf16>(s, o) && ok;
     } else if (s.dtype == "float16") {
-      ok = measure<mmcore::f16>(s, o.seconds) && ok;
+      ok = measure<mmcore::f16>(s, o) && ok;
     } else {
       std::printf("unknown dtype %s\n", s.dtype.c_str());
       ok = false;

@@ -95,7 +95,8 @@ MMCORE_API Status activation_mul(const TensorView& x, Activation kind, const Ten
 // ----------------------------------------------------------------------------------------------------------
 
 /// out = act(x weight^T + bias). Row m goes to row out_rows[m] of `out`; a negative entry drops the
-/// row.
+/// row, others differ from each other. A row's bits never depend on the number of threads; on the
+/// CPU they may differ between calls of at most 8 tokens and longer ones.
 struct LinearArgs {
   TensorView x;         // [T, K]
   TensorView weight;    // [N, K]
@@ -107,14 +108,15 @@ struct LinearArgs {
 MMCORE_API Status linear(const LinearArgs& args, Stream stream = {});
 
 /// The vision projector, fused: out[rows[m]] = act(x w1^T + b1) w2^T + b2, written straight into
-/// the decoder's embedding rows. Rows with a negative index are computed by nobody.
+/// the decoder's embedding rows. Rows with a negative index are computed by nobody, the other
+/// indices differ from each other. What the first layer gives is rounded to the tensors' type.
 struct VisionProjectorArgs {
   TensorView x;     // [T, K] encoder features
   TensorView w1;    // [M, K]
   TensorView b1;    // [M] or absent
   TensorView w2;    // [H, M]
   TensorView b2;    // [H] or absent
-  TensorView rows;  // int64 [T], -1 or an index into `out`; absent = 0, 1, 2 ...
+  TensorView rows;  // int64 [T], negative or an index into `out`; absent = 0, 1, 2 ...
   TensorView out;   // [R, H]
   Activation act = Activation::kGeluErf;
   TensorView workspace;  // uint8 [>= vision_projector_workspace_bytes]
@@ -209,8 +211,14 @@ MMCORE_API Status varlen_attention(const VarlenAttentionArgs& args, Stream strea
 /// Picks one token a row of float32, bfloat16 or float16 logits [S, V]. Order: logprobs from raw
 /// logits; allowed and banned tokens, logit bias; repetition, frequency, presence penalties;
 /// temperature; top-k, top-p, min-p; draw. Ties go to the smaller token id. The draw is a pure
-/// function of (row, seed, counter): rows never influence each other. A row whose logits hold a
-/// NaN, or where nothing is left to choose, is kInvalidArgument in `row_status` and token -1.
+/// function of (row, seed, counter): rows never influence each other. It takes the first token in
+/// order of ids whose cumulative probability exceeds uniform(seed, counter). Token ids outside
+/// [0, V) are ignored: a prompt may hold placeholders. With num_logprobs = k the list holds the
+/// sampled token and then the min(k, V) best ones that are possible, the sampled one again if it is
+/// among them; rank counts the tokens that are more likely, or as likely and smaller.
+/// A row with parameters out of range or a NaN among its logits, or where nothing is left to
+/// choose, is kInvalidArgument in `row_status`, its token -1; without `row_status` the first such
+/// row is what the call returns. Other rows are not affected.
 MMCORE_API Status sample(const TensorView& logits, std::span<const SampleRow> rows,
                          std::vector<SampledToken>& out, std::vector<Status>* row_status = nullptr,
                          Stream stream = {});
@@ -219,7 +227,9 @@ MMCORE_API Status sample(const TensorView& logits, std::span<const SampleRow> ro
 /// with counter (counter, 0). The same on every device.
 MMCORE_API float uniform(uint64_t seed, uint64_t counter);
 
-/// Logprobs of given tokens and of the best `num` alternatives, for prompt logprobs.
+/// Logprobs of given tokens and of the best `num` alternatives, for prompt logprobs: lists as those
+/// of sample; num -1 leaves a row's list empty. A bad target or row leaves its list empty too and
+/// is named by the Status, after all other rows have been answered.
 MMCORE_API Status logprobs(const TensorView& logits, std::span<const TokenId> targets,
                            std::span<const int32_t> num,
                            std::vector<std::vector<TokenLogprob>>& out, Stream stream = {});
