@@ -22,8 +22,11 @@ struct VocabKernels {
   /// infinite; block_sum in float64. `weights` may be null.
   void (*weigh)(const float* row, int64_t n, float max, float inverse_temperature, float* weights,
                 double* block_sum);
-  /// Writes the indices of entries >= threshold, ascending; returns how many. `ids` holds n.
+  /// Writes the indices of entries >= threshold, ascending; returns how many. `ids` holds
+  /// n + kVocabBlock: what lies behind the indices may be overwritten.
   int64_t (*select)(const float* row, int64_t n, float threshold, int32_t* ids);
+  /// Sum of the entries >= threshold, which is positive, in float64.
+  double (*sum_from)(const float* weights, int64_t n, float threshold);
   /// How many entries are above `value`, or equal to it if `or_equal`.
   int64_t (*count_above)(const float* row, int64_t n, float value, bool or_equal);
 };

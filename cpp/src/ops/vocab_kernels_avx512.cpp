@@ -11,7 +11,9 @@ template bool load_row<float>(const float*, int64_t, float*, float*);
 template bool load_row<bf16>(const bf16*, int64_t, float*, float*);
 template bool load_row<f16>(const f16*, int64_t, float*, float*);
 
-const VocabKernels vocab_kernels = {
-    .weigh = simd::weigh, .select = simd::select_from, .count_above = simd::count_above};
+const VocabKernels vocab_kernels = {.weigh = simd::weigh,
+                                    .select = simd::select_from,
+                                    .sum_from = simd::sum_from,
+                                    .count_above = simd::count_above};
 
 }  // namespace mmcore::ops::avx512

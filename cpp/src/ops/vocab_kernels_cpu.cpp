@@ -30,6 +30,12 @@ int64_t select(const float* row, int64_t n, float threshold, int32_t* ids) {
   return count;
 }
 
+double sum_from(const float* weights, int64_t n, float threshold) {
+  double sum = 0.0;
+  for (int64_t i = 0; i < n; ++i) sum += weights[i] >= threshold ? weights[i] : 0.0f;
+  return sum;
+}
+
 int64_t count_above(const float* row, int64_t n, float value, bool or_equal) {
   int64_t count = 0;
   for (int64_t i = 0; i < n; ++i) count += row[i] > value || (or_equal && row[i] == value) ? 1 : 0;
@@ -57,6 +63,7 @@ template bool load_row<float>(const float*, int64_t, float*, float*);
 template bool load_row<bf16>(const bf16*, int64_t, float*, float*);
 template bool load_row<f16>(const f16*, int64_t, float*, float*);
 
-const VocabKernels vocab_kernels = {.weigh = weigh, .select = select, .count_above = count_above};
+const VocabKernels vocab_kernels = {
+    .weigh = weigh, .select = select, .sum_from = sum_from, .count_above = count_above};
 
 }  // namespace mmcore::ops::reference

@@ -9,6 +9,12 @@ namespace {
 
 #if defined(__AVX512F__)
 inline uint32_t lane_bits(Mask m) { return m.m; }
+/// Writes first + i for each bit i, and anything behind them up to kLanes in all.
+inline void store_indices(int32_t first, uint32_t bits, int32_t* ids) {
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i all = _mm512_add_epi32(_mm512_set1_epi32(first), lanes);
+  _mm512_storeu_si512(ids, _mm512_maskz_compress_epi32(static_cast<__mmask16>(bits), all));
+}
 /// Adds the lanes in float64.
 inline double exact_sum(Vec a, Vec b, Vec c, Vec d) {
   const auto halves = [](Vec v) {
@@ -20,6 +26,9 @@ inline double exact_sum(Vec a, Vec b, Vec c, Vec d) {
 }
 #else
 inline uint32_t lane_bits(Mask m) { return static_cast<uint32_t>(_mm256_movemask_ps(m.m)); }
+inline void store_indices(int32_t first, uint32_t bits, int32_t* ids) {
+  for (; bits != 0; bits &= bits - 1) *ids++ = first + __builtin_ctz(bits);
+}
 inline double exact_sum(Vec a, Vec b, Vec c, Vec d) {
   const auto halves = [](Vec v) {
     const __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(v.v));
@@ -69,6 +78,15 @@ template <class T>
   }
 }
 
+/// In float64.
+[[gnu::always_inline]] inline double sum_of(const Block& b) {
+  double sum = 0.0;
+#pragma GCC unroll 2
+  for (int j = 0; j < Block::kVecs; j += 4)
+    sum += exact_sum(b.v[j], b.v[j + 1], b.v[j + 2], b.v[j + 3]);
+  return sum;
+}
+
 template <class T>
 bool load_row_loop(const T* logits, int64_t n, float* row, float* block_max) {
   constexpr uint32_t kAll = (1u << Vec::kLanes) - 1u;
@@ -97,11 +115,7 @@ inline void weigh(const float* row, int64_t n, float max, float inverse_temperat
     for (int j = 0; j < Block::kVecs; ++j)
       b.v[j] = select(b.v[j] == top, Vec::all(1.0f), exp((b.v[j] - top) * scale));
     if (weights != nullptr) store_block(b, weights + begin, n - begin);
-    double sum = 0.0;
-#pragma GCC unroll 2
-    for (int j = 0; j < Block::kVecs; j += 4)
-      sum += exact_sum(b.v[j], b.v[j + 1], b.v[j + 2], b.v[j + 3]);
-    block_sum[begin / kVocabBlock] = sum;
+    block_sum[begin / kVocabBlock] = sum_of(b);
   }
 }
 
@@ -111,11 +125,23 @@ inline int64_t select_from(const float* row, int64_t n, float threshold, int32_t
   for (int64_t begin = 0; begin < n; begin += Vec::kLanes) {
     const int lanes = n - begin < Vec::kLanes ? static_cast<int>(n - begin) : Vec::kLanes;
     const Vec v = lanes == Vec::kLanes ? Vec::load(row + begin) : Vec::load(row + begin, lanes);
-    uint32_t hits = lane_bits(least <= v) & ((1u << lanes) - 1u);
-    for (; hits != 0; hits &= hits - 1)
-      ids[count++] = static_cast<int32_t>(begin) + __builtin_ctz(hits);
+    const uint32_t hits = lane_bits(least <= v) & ((1u << lanes) - 1u);
+    store_indices(static_cast<int32_t>(begin), hits, ids + count);
+    count += __builtin_popcount(hits);
   }
   return count;
+}
+
+inline double sum_from(const float* weights, int64_t n, float threshold) {
+  const Vec least = Vec::all(threshold);
+  double sum = 0.0;
+  for (int64_t begin = 0; begin < n; begin += kVocabBlock) {
+    Block b = load_block(weights + begin, n - begin);
+#pragma GCC unroll 8
+    for (int j = 0; j < Block::kVecs; ++j) b.v[j] = select(least <= b.v[j], b.v[j], Vec::zero());
+    sum += sum_of(b);
+  }
+  return sum;
 }
 
 inline int64_t count_above(const float* row, int64_t n, float value, bool or_equal) {

@@ -1,6 +1,7 @@
 #include "ops/vocab_row.h"
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <limits>
 
@@ -11,6 +12,7 @@ namespace mmcore::ops {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr int kAnyMagnitude = 32;  // stands for all weights, however small
 constexpr float kLowest = std::numeric_limits<float>::lowest();
 
 const VocabKernels* vocab_kernels() {
@@ -34,10 +36,8 @@ double sum_of(std::span<const Candidate> c) {
   return sum;
 }
 
-/// First in ascending id whose cumulative weight exceeds u times the total.
-TokenId draw_from(std::span<Candidate> c, float u) {
-  std::sort(c.begin(), c.end(),
-            [](const Candidate& a, const Candidate& b) { return a.token < b.token; });
+/// First whose cumulative weight exceeds u times the total.
+TokenId draw_from(std::span<const Candidate> c, float u) {
   const double target = double{u} * sum_of(c);
   double reached = 0.0;
   TokenId last = c.front().token;
@@ -96,16 +96,49 @@ std::span<Candidate> VocabRow::largest(int64_t k) {
     std::nth_element(weights_.begin(), kth, weights_.end(), std::greater<>());
     threshold = std::max(kLowest, *kth);
   }
-  ids_.resize(values_.size());
+  ids_.resize(values_.size() + kVocabBlock);
   const int64_t found = kernels_->select(values_.data(), size(), threshold, ids_.data());
   candidates_.clear();
   for (int64_t i = 0; i < found; ++i) {
     const int32_t id = ids_[static_cast<size_t>(i)];
     candidates_.push_back({(*this)[id], id});
   }
-  if (found <= k) return candidates_;
-  std::nth_element(candidates_.begin(), candidates_.begin() + (k - 1), candidates_.end());
-  return std::span(candidates_).first(static_cast<size_t>(k));
+  if (found > k) {
+    reordered_ = candidates_;
+    const auto kth = reordered_.begin() + (k - 1);
+    std::nth_element(reordered_.begin(), kth, reordered_.end());
+    keep_up_to(*kth);
+  }
+  return candidates_;
+}
+
+/// Drops candidates that come after `last` in their order.
+void VocabRow::keep_up_to(const Candidate& last) {
+  std::erase_if(candidates_, [&](const Candidate& c) { return last < c; });
+}
+
+/// Keeps the nucleus of `mass`, which holds all candidates of weight `surely` or more.
+void VocabRow::keep_nucleus(double mass, float surely) {
+  reordered_.clear();
+  for (const Candidate& c : candidates_) {
+    if (c.weight >= surely) {
+      mass -= c.weight;
+    } else {
+      reordered_.push_back(c);
+    }
+  }
+  if (!reordered_.empty()) keep_up_to(nucleus(reordered_, mass).back());
+}
+
+/// Fills weights_ and block_sum_; returns the total.
+double VocabRow::weigh_all(float inverse_temperature) {
+  weights_.resize(values_.size());
+  block_sum_.resize(block_max_.size());
+  kernels_->weigh(values_.data(), size(), max_, inverse_temperature, weights_.data(),
+                  block_sum_.data());
+  double total = 0.0;
+  for (const double s : block_sum_) total += s;
+  return total;
 }
 
 double VocabRow::total_weight() {
@@ -124,53 +157,49 @@ int32_t VocabRow::rank(TokenId token) const {
 }
 
 /// The k largest with their weights.
-std::span<Candidate> VocabRow::weighted_largest(int64_t k, float inverse_temperature) {
-  const std::span<Candidate> top = largest(k);
-  const size_t n = top.size();
+void VocabRow::keep_largest(int64_t k, float inverse_temperature) {
+  const size_t n = largest(k).size();
   weights_.resize(2 * n);
   block_sum_.resize(static_cast<size_t>(vocab_blocks(static_cast<int64_t>(n))));
-  for (size_t i = 0; i < n; ++i) weights_[i] = top[i].weight;
+  for (size_t i = 0; i < n; ++i) weights_[i] = candidates_[i].weight;
   kernels_->weigh(weights_.data(), static_cast<int64_t>(n), max_, inverse_temperature,
                   weights_.data() + n, block_sum_.data());
-  for (size_t i = 0; i < n; ++i) top[i].weight = weights_[n + i];
-  return top;
+  for (size_t i = 0; i < n; ++i) candidates_[i].weight = weights_[n + i];
 }
 
-/// What top-p keeps, less some that min-p drops anyway. The threshold falls until enough mass lies
-/// above it, so that a peaked row never sorts its tail.
-std::span<Candidate> VocabRow::likely(float top_p, float min_p, float inverse_temperature) {
-  weights_.resize(values_.size());
-  block_sum_.resize(block_max_.size());
-  ids_.resize(values_.size());
-  kernels_->weigh(values_.data(), size(), max_, inverse_temperature, weights_.data(),
-                  block_sum_.data());
-  double total = 0.0;
-  for (const double s : block_sum_) total += s;
-  const double mass = top_p < 1.0f ? double{top_p} * total : kInfinity;
-  float threshold = top_p < 1.0f ? std::max(min_p, 0x1p-4f) : min_p;
-  for (;;) {
-    const int64_t found = kernels_->select(weights_.data(), size(), threshold, ids_.data());
-    candidates_.clear();
-    double above = 0.0;
-    for (int64_t i = 0; i < found; ++i) {
-      const int32_t id = ids_[static_cast<size_t>(i)];
-      candidates_.push_back({weights_[static_cast<size_t>(id)], id});
-      above += candidates_.back().weight;
+/// The least e for which the weights of 2^-e or more sum up to `mass`, or kAnyMagnitude.
+int VocabRow::magnitude_of(double mass) const {
+  int low = 0, high = kAnyMagnitude;
+  while (low < high) {
+    const int e = (low + high) / 2;
+    if (kernels_->sum_from(weights_.data(), size(), std::ldexp(1.0f, -e)) >= mass) {
+      high = e;
+    } else {
+      low = e + 1;
     }
-    if (above >= mass || threshold <= min_p) break;
-    threshold = threshold > 0x1p-20f ? std::max(min_p, threshold * 0x1p-4f) : min_p;
   }
-  return top_p < 1.0f ? nucleus(candidates_, mass) : std::span(candidates_);
+  return low;
+}
+
+/// Cuts by top-p, and by min-p where that cuts more. The magnitude at which the weights reach the
+/// mass is found first, so that only tokens of that magnitude have to be put in order.
+void VocabRow::keep_likely(float top_p, float min_p, float inverse_temperature) {
+  const double mass = double{top_p} * weigh_all(inverse_temperature);
+  const int magnitude = top_p < 1.0f ? magnitude_of(mass) : kAnyMagnitude;
+  const float least = magnitude < kAnyMagnitude ? std::ldexp(1.0f, -magnitude) : 0.0f;
+  ids_.resize(values_.size() + kVocabBlock);
+  const int64_t found =
+      kernels_->select(weights_.data(), size(), std::max(min_p, least), ids_.data());
+  candidates_.clear();
+  for (int64_t i = 0; i < found; ++i) {
+    const int32_t id = ids_[static_cast<size_t>(i)];
+    candidates_.push_back({weights_[static_cast<size_t>(id)], id});
+  }
+  if (top_p < 1.0f) keep_nucleus(mass, std::ldexp(1.0f, 1 - magnitude));
 }
 
 TokenId VocabRow::draw_from_all(float inverse_temperature, float u) {
-  weights_.resize(values_.size());
-  block_sum_.resize(block_max_.size());
-  kernels_->weigh(values_.data(), size(), max_, inverse_temperature, weights_.data(),
-                  block_sum_.data());
-  double total = 0.0;
-  for (const double s : block_sum_) total += s;
-  const double target = double{u} * total;
+  const double target = double{u} * weigh_all(inverse_temperature);
   double reached = 0.0;
   size_t block = 0;
   while (block + 1 < block_sum_.size() && reached + block_sum_[block] <= target)
@@ -188,21 +217,16 @@ TokenId VocabRow::draw_from_all(float inverse_temperature, float u) {
 TokenId VocabRow::draw(const SampleRow& params, float u) {
   const float inverse_temperature = 1.0f / params.temperature;
   const bool top_k = params.top_k >= 1 && params.top_k < size();
-  const bool cut = params.top_p < 1.0f || params.min_p > 0.0f;
-  if (!top_k && !cut) return draw_from_all(inverse_temperature, u);
-  std::span<Candidate> kept;
+  const bool top_p = params.top_p < 1.0f;
+  if (!top_k && !top_p && params.min_p == 0.0f) return draw_from_all(inverse_temperature, u);
   if (top_k) {
-    kept = weighted_largest(params.top_k, inverse_temperature);
-    if (params.top_p < 1.0f) kept = nucleus(kept, double{params.top_p} * sum_of(kept));
+    keep_largest(params.top_k, inverse_temperature);
+    if (top_p) keep_nucleus(double{params.top_p} * sum_of(candidates_), kInfinity);
   } else {
-    kept = likely(params.top_p, params.min_p, inverse_temperature);
+    keep_likely(params.top_p, params.min_p, inverse_temperature);
   }
-  if (params.min_p > 0.0f) {
-    const auto below = [&](const Candidate& c) { return c.weight < params.min_p; };
-    const auto end = std::remove_if(kept.begin(), kept.end(), below);
-    kept = kept.first(static_cast<size_t>(end - kept.begin()));
-  }
-  return draw_from(kept, u);
+  std::erase_if(candidates_, [&](const Candidate& c) { return c.weight < params.min_p; });
+  return draw_from(candidates_, u);
 }
 
 std::span<Candidate> nucleus(std::span<Candidate> c, double mass) {

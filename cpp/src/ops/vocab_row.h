@@ -40,7 +40,8 @@ class VocabRow {
   TokenId argmax() const;
   /// Temperature, top-k, top-p, min-p and the draw with u in [0, 1). Needs max() > -inf.
   TokenId draw(const SampleRow& params, float u);
-  /// The `k` largest values, or all above -inf if they are fewer, in no order; weight is the value.
+  /// The `k` largest values, or all above -inf if they are fewer, by ascending id; weight is the
+  /// value.
   std::span<Candidate> largest(int64_t k);
   /// Sum of e^(value - max) over the row, >= 1.
   double total_weight();
@@ -49,8 +50,12 @@ class VocabRow {
 
  private:
   void find_max();
-  std::span<Candidate> weighted_largest(int64_t k, float inverse_temperature);
-  std::span<Candidate> likely(float top_p, float min_p, float inverse_temperature);
+  double weigh_all(float inverse_temperature);
+  void keep_largest(int64_t k, float inverse_temperature);
+  void keep_likely(float top_p, float min_p, float inverse_temperature);
+  void keep_up_to(const Candidate& last);
+  void keep_nucleus(double mass, float surely);
+  int magnitude_of(double mass) const;
   TokenId draw_from_all(float inverse_temperature, float u);
 
   const VocabKernels* kernels_ = nullptr;
@@ -60,13 +65,15 @@ class VocabRow {
   std::vector<double> block_sum_;
   std::vector<int32_t> ids_;
   std::vector<int32_t> marks_;
-  std::vector<Candidate> candidates_;
+  std::vector<Candidate> candidates_;  // by ascending id
+  std::vector<Candidate> reordered_;
   float max_ = 0.0f;
   bool edited_ = false;
 };
 
-/// Keeps the shortest prefix, in the order of Candidate, whose weights sum up to `mass` or more;
-/// all if none does. Reorders `c`. O(size).
+/// Finds the shortest prefix, in the order of Candidate, whose weights sum up to `mass` or more,
+/// all if none does, and puts it in front; its last element is the last in that order. Never empty
+/// unless `c` is. O(size).
 std::span<Candidate> nucleus(std::span<Candidate> c, double mass);
 
 }  // namespace mmcore::ops
