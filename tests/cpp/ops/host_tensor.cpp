@@ -79,6 +79,7 @@ TensorView HostTensor::view() const {
 }
 
 int64_t HostTensor::numel() const {
+  if (!present()) return 0;
   int64_t n = 1;
   for (int64_t size : shape_) n *= size;
   return n;
