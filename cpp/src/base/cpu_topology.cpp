@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
+#include <cstdio>
+#include <memory>
 #include <set>
 #include <string>
 #include <thread>
@@ -16,11 +17,19 @@ namespace mmcore {
 namespace {
 
 #if defined(__linux__)
+// C streams: iostreams of a statically linked libstdc++ may meet another copy in the process.
+struct CloseFile {
+  void operator()(std::FILE* file) const { std::fclose(file); }
+};
+using File = std::unique_ptr<std::FILE, CloseFile>;
+
+File open(const std::string& path) { return File(std::fopen(path.c_str(), "re")); }
+
 /// -1 when the file is missing, as in some containers.
 int read_int(const std::string& path) {
-  std::ifstream file(path);
+  const File file = open(path);
   int value = -1;
-  return file >> value ? value : -1;
+  return file && std::fscanf(file.get(), "%d", &value) == 1 ? value : -1;
 }
 
 int cores_in_affinity_mask() {
@@ -44,17 +53,14 @@ int cores_in_affinity_mask() {
 /// A large number when there is no quota.
 double quota_in_cores() {
   constexpr double kNoQuota = 1e9;
-  double period = 0;
-  std::string quota;
-  if (std::ifstream v2("/sys/fs/cgroup/cpu.max"); v2 >> quota >> period) {
-    if (quota == "max" || period <= 0) return kNoQuota;
-    return std::strtod(quota.c_str(), nullptr) / period;
+  if (const File v2 = open("/sys/fs/cgroup/cpu.max")) {  // "max 100000" or "200000 100000"
+    double quota = 0, period = 0;
+    if (std::fscanf(v2.get(), "%lf %lf", &quota, &period) != 2 || period <= 0) return kNoQuota;
+    return quota / period;
   }
-  double micros = -1;
-  std::ifstream v1_quota("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
-  std::ifstream v1_period("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-  if (v1_quota >> micros && v1_period >> period && micros > 0 && period > 0) return micros / period;
-  return kNoQuota;
+  const int quota = read_int("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");  // -1: none
+  const int period = read_int("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+  return quota > 0 && period > 0 ? static_cast<double>(quota) / period : kNoQuota;
 }
 #endif
 
