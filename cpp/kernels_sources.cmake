@@ -34,6 +34,7 @@ set(MMCORE_KERNELS_SOURCES
 set(MMCORE_KERNELS_X86_SOURCES
   src/ops/activation_avx2.cpp
   src/ops/activation_avx512.cpp
+  src/ops/attention/attention_amxbf16.cpp
   src/ops/attention/attention_avx2.cpp
   src/ops/attention/attention_avx512.cpp
   src/ops/attention/attention_avx512bf16.cpp
@@ -43,6 +44,8 @@ set(MMCORE_KERNELS_X86_SOURCES
   src/ops/linear_avx512bf16.cpp
   src/ops/norm_avx2.cpp
   src/ops/norm_avx512.cpp
+  src/ops/rope_kv_write_avx2.cpp
+  src/ops/rope_kv_write_avx512.cpp
   src/ops/vocab_kernels_avx2.cpp
   src/ops/vocab_kernels_avx512.cpp
 )

@@ -223,7 +223,7 @@ int main_of(int argc, char** argv) {
   }
   if (o.threads > 0) ops::set_num_threads(o.threads);
   for (const auto isa : {ops::CpuIsa::kReference, ops::CpuIsa::kAvx2, ops::CpuIsa::kAvx512,
-                         ops::CpuIsa::kAvx512Bf16}) {
+                         ops::CpuIsa::kAvx512Bf16, ops::CpuIsa::kAmxBf16}) {
     if (o.isa != ops::to_string(isa)) continue;
     const Status status = ops::set_cpu_isa(isa);
     if (!status.ok()) return std::printf("%s\n", status.message().c_str()), 1;

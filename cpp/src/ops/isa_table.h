@@ -19,10 +19,12 @@ struct IsaTable {
   Function avx2 = nullptr;
   Function avx512 = nullptr;
   Function avx512bf16 = nullptr;
+  Function amxbf16 = nullptr;
 
   /// The one for the chosen instruction set.
   Function pick() const {
     const CpuIsa isa = cpu_isa();
+    if (isa >= CpuIsa::kAmxBf16 && amxbf16 != nullptr) return amxbf16;
     if (isa >= CpuIsa::kAvx512Bf16 && avx512bf16 != nullptr) return avx512bf16;
     if (isa >= CpuIsa::kAvx512 && avx512 != nullptr) return avx512;
     if (isa >= CpuIsa::kAvx2 && avx2 != nullptr) return avx2;

@@ -8,6 +8,7 @@
 
 #include "ops/linear_block_vec.h"
 #include "ops/linear_pairs_vec.h"
+#include "ops/simd/tile_registers.h"
 
 namespace mmcore::ops {
 namespace simd {
@@ -22,22 +23,6 @@ constexpr int64_t kRows = 2 * kTile;   // of weights that go together
 constexpr int64_t kStepElements = 32;  // of k in one step
 constexpr int64_t kStepBytes = 64;
 constexpr int64_t kSteps = 64;  // of k between two visits of the results: a page of each row
-
-/// All eight tile registers hold 16 rows of 64 bytes while it lives.
-class TileRegisters {
- public:
-  TileRegisters() {
-    alignas(64) uint8_t config[64] = {1};  // palette 1
-    for (int i = 0; i < 8; ++i) {
-      config[16 + 2 * i] = kStepBytes;
-      config[48 + i] = kTile;
-    }
-    _tile_loadconfig(config);
-  }
-  TileRegisters(const TileRegisters&) = delete;
-  TileRegisters& operator=(const TileRegisters&) = delete;
-  ~TileRegisters() { _tile_release(); }
-};
 
 /// Weights of one group: 32 rows from `w` on, `stride` bytes apart.
 struct Weights {

@@ -19,13 +19,14 @@ void check_tables(ShapeCheck& check, const AttentionProblem& p, int64_t table_wi
   for (int32_t n = 0; n < p.sequences && check.ok(); ++n) {
     const int32_t queries = query_len(p, n);
     const int32_t keys = p.seq_lens[n];
-    const std::string sequence = "sequence " + std::to_string(n);
-    check.require(keys >= queries, "seq_lens has " + std::to_string(keys) + " for " + sequence +
-                                       ", fewer than its " + std::to_string(queries) + " queries");
-    check.require(keys <= table_width * block_size,
-                  "seq_lens has " + std::to_string(keys) + " for " + sequence + ", more than " +
-                      std::to_string(table_width) + " blocks of " + std::to_string(block_size) +
-                      " in block_tables");
+    if (keys < queries) {
+      check.fail("seq_lens[" + std::to_string(n) + "] is " + std::to_string(keys) +
+                 ", expected at least the " + std::to_string(queries) + " queries of the sequence");
+    } else if (keys > table_width * block_size) {
+      check.fail("seq_lens[" + std::to_string(n) + "] is " + std::to_string(keys) +
+                 ", more than the " + std::to_string(table_width) + " blocks of " +
+                 std::to_string(block_size) + " in block_tables hold");
+    }
     if (queries == 0 || !check.ok()) continue;
     const int32_t first = visible_keys(p, n, 0).begin >> p.block_shift;
     const int32_t last = (visible_keys(p, n, queries - 1).end - 1) >> p.block_shift;
@@ -55,11 +56,12 @@ Status paged_attention(const PagedAttentionArgs& args, Stream) {
   check_attention_parameters(check, check.size(Hq), check.size(Hkv), check.size(D), args.scale,
                              args.soft_cap, args.window);
   const int64_t block_size = check.size(P);
-  check.require(block_size >= 1 && block_size <= kMaxBlockSize &&
-                    std::has_single_bit(static_cast<uint64_t>(block_size)),
-                "block size " + std::to_string(block_size) +
-                    " has no kernel; expected a power of two from 1 to " +
-                    std::to_string(kMaxBlockSize));
+  if (block_size < 1 || block_size > kMaxBlockSize ||
+      !std::has_single_bit(static_cast<uint64_t>(block_size))) {
+    check.fail("block size " + std::to_string(block_size) +
+               " has no kernel; expected a power of two from 1 to " +
+               std::to_string(kMaxBlockSize));
+  }
   MMCORE_RETURN_IF_ERROR(check.status());
   MMCORE_RETURN_IF_ERROR(require_cpu(kOp, check.device()));
 

@@ -5,6 +5,7 @@
 
 #include "base/thread_pool.h"
 #include "ops/device_check.h"
+#include "ops/isa_table.h"
 #include "tensor/shape_check.h"
 
 namespace mmcore::ops {
@@ -12,6 +13,11 @@ namespace {
 
 constexpr const char* kOp = "rope_kv_write";
 using Problem = RopeKvWriteProblem;
+
+constexpr IsaTable<void (*)(const Problem&, int64_t, int64_t)> kKernels{
+    .reference = rope_kv_write_reference,
+    .avx2 = MMCORE_IF_X86(rope_kv_write_avx2),
+    .avx512 = MMCORE_IF_X86(rope_kv_write_avx512)};
 
 Problem::Rows rows_of(const TensorView& t) {
   return t.present ? Problem::Rows{t.data, t.stride(0), t.stride(1)} : Problem::Rows{};
@@ -43,17 +49,22 @@ Status rope_kv_write(const RopeKvWriteArgs& args, Stream) {
   check.tensor("k", args.k, {T, Hkv, D}).floating().writable();
   check.optional("q", args.q, {T, Hq, D}).dtype(args.k.dtype).writable();
   const bool rotates = args.cos_sin.present;
-  check.require(rotates == args.positions.present,
-                "positions and cos_sin belong together, but only one is present");
+  if (rotates != args.positions.present) {
+    check.fail("positions and cos_sin belong together, but only one is present");
+  }
   check.optional("positions", args.positions, {T}).dtype(DType::kInt64);
   check.optional("cos_sin", args.cos_sin, {M, R}).dtype(DType::kFloat32);
-  check.require(
-      !rotates || (check.size(R) % 2 == 0 && check.size(R) <= check.size(D)),
-      "cos_sin has " + std::to_string(check.size(R)) +
-          " columns, expected an even number of at most D = " + std::to_string(check.size(D)));
+  if (const int64_t columns = check.size(R); columns % 2 != 0 || columns > check.size(D)) {
+    check.fail("cos_sin has " + std::to_string(columns) +
+               " columns, expected an even number of at most D = " + std::to_string(check.size(D)));
+  } else if (columns > kMaxRotaryDim) {
+    check.fail("cos_sin has " + std::to_string(columns) + " columns, the most is " +
+               std::to_string(kMaxRotaryDim));
+  }
   const bool writes = args.k_cache.present;
-  check.require(writes == args.v_cache.present,
-                "k_cache and v_cache belong together, but only one is present");
+  if (writes != args.v_cache.present) {
+    check.fail("k_cache and v_cache belong together, but only one is present");
+  }
   if (writes) {
     check.tensor("v", args.v, {T, Hkv, D}).dtype(args.k.dtype);
     check.tensor("k_cache", args.k_cache, {B, P, Hkv, D}).floating().writable();
@@ -96,8 +107,8 @@ Status rope_kv_write(const RopeKvWriteArgs& args, Stream) {
   // A few thousand elements a range: below that, waking a thread costs more than it saves.
   const int64_t width = int64_t{problem.q_heads + 2 * problem.kv_heads} * problem.head_dim;
   const int64_t grain = std::max<int64_t>(1, 8192 / std::max<int64_t>(1, width));
-  parallel_for(tokens, grain,
-               [&](int64_t begin, int64_t end) { rope_kv_write_reference(problem, begin, end); });
+  const auto kernel = kKernels.pick();
+  parallel_for(tokens, grain, [&](int64_t begin, int64_t end) { kernel(problem, begin, end); });
   return {};
 }
 

@@ -7,6 +7,9 @@
 
 namespace mmcore::ops {
 
+/// The greatest rotary dim that has kernels.
+inline constexpr int32_t kMaxRotaryDim = 512;
+
 struct RopeKvWriteProblem {
   struct Rows {  // [T, heads, D]
     void* data;
@@ -40,5 +43,7 @@ struct RopeKvWriteProblem {
 
 /// Tokens [begin, end). The cache receives what k and v hold afterwards, in its own dtype.
 void rope_kv_write_reference(const RopeKvWriteProblem& p, int64_t begin, int64_t end);
+void rope_kv_write_avx2(const RopeKvWriteProblem& p, int64_t begin, int64_t end);
+void rope_kv_write_avx512(const RopeKvWriteProblem& p, int64_t begin, int64_t end);
 
 }  // namespace mmcore::ops

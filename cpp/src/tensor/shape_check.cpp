@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "base/check.h"
+
 namespace mmcore {
 namespace {
 
@@ -21,8 +23,9 @@ std::string name_of(Device d) {
 }  // namespace
 
 ShapeCheck::Dim ShapeCheck::dim(const char* name) {
-  symbols_.push_back({.name = name});
-  return {static_cast<int>(symbols_.size()) - 1, 1, 0};
+  mmcore::check(symbol_count_ < kMaxSymbols, "more dims than ShapeCheck has room for");
+  symbols_[static_cast<size_t>(symbol_count_)].name = name;
+  return {symbol_count_++, 1, 0};
 }
 
 void ShapeCheck::bind(Dim d, int64_t size, const char* source) {
@@ -90,25 +93,36 @@ bool ShapeCheck::matches(const char* name, const TensorView& t, std::initializer
 }
 
 bool ShapeCheck::usable(const char* name, const TensorView& t) {
-  const std::string n = name;
+  const auto fail_tensor = [&](const std::string& what) { fail(name + (" " + what)); };
   if (t.rank < 0 || t.rank > kMaxRank) {
-    fail(n + " has rank " + std::to_string(t.rank) + ", the most is " + std::to_string(kMaxRank));
+    fail_tensor("has rank " + std::to_string(t.rank) + ", the most is " + std::to_string(kMaxRank));
     return false;
+  }
+  if (size_of(t.dtype) == 0) {
+    fail_tensor("has dtype number " + std::to_string(static_cast<int>(t.dtype)) +
+                ", which does not exist");
+    return false;
+  }
+  for (int i = 0; i < t.rank; ++i) {
+    if (t.size(i) < 0) {
+      fail_tensor("has shape " + shape_of(t) + ", expected no negative size");
+      return false;
+    }
   }
   if (device_source_ == nullptr) {
     device_ = t.device;
     device_source_ = name;
   }
   if (!(t.device == device_)) {
-    fail(n + " is on " + name_of(t.device) + ", expected " + name_of(device_) + " as " +
-         device_source_);
+    fail_tensor("is on " + name_of(t.device) + ", expected " + name_of(device_) + " as " +
+                device_source_);
   } else if (t.rank > 0 && t.size(t.rank - 1) > 1 && t.stride(t.rank - 1) != 1) {
-    fail(n + " has stride " + std::to_string(t.stride(t.rank - 1)) +
-         " in its last axis, expected 1; make it contiguous");
+    fail_tensor("has stride " + std::to_string(t.stride(t.rank - 1)) +
+                " in its last axis, expected 1; make it contiguous");
   } else if (t.numel() > 0 && t.data == nullptr) {
-    fail(n + " has no data for shape " + shape_of(t));
+    fail_tensor("has no data for shape " + shape_of(t));
   } else if (reinterpret_cast<uintptr_t>(t.data) % size_of(t.dtype) != 0) {
-    fail(n + " is not aligned to its elements of " + std::to_string(size_of(t.dtype)) + " bytes");
+    fail_tensor("is not aligned to its elements of " + std::to_string(size_of(t.dtype)) + " bytes");
   }
   return ok();
 }
@@ -125,10 +139,11 @@ ShapeCheck::Tensor ShapeCheck::tensor(const char* name, const TensorView& t,
     fail(std::string(name) + " is absent, expected " + expected(dims));
     return {*this, name, nullptr};
   }
-  // Dims bound by this very tensor are no help in its own error message.
-  const std::vector<Symbol> before = symbols_;
   if (!matches(name, t, dims)) {
-    symbols_ = before;
+    // Dims bound by this very tensor are no help in its own error message.
+    for (Symbol& s : symbols_) {
+      if (s.source == name) s.source = nullptr;
+    }
     fail(std::string(name) + " has shape " + shape_of(t) + ", expected " + expected(dims));
     return {*this, name, nullptr};
   }
@@ -174,16 +189,24 @@ ShapeCheck::Tensor& ShapeCheck::Tensor::contiguous_from(int axis) {
 
 ShapeCheck::Tensor& ShapeCheck::Tensor::writable() {
   if (view_ == nullptr || view_->numel() == 0) return *this;
-  // Sorted by stride, each axis has to step over all that the smaller ones cover.
-  std::vector<int> order;
-  for (int i = 0; i < view_->rank; ++i) {
-    if (view_->size(i) > 1) order.push_back(i);
+  // Sorted by stride, each axis has to step over all that the smaller ones cover. Insertion from
+  // the last axis on: mostly they are in order already.
+  std::array<int, kMaxRank> order{};
+  int n = 0;
+  for (int i = view_->rank - 1; i >= 0; --i) {
+    if (view_->size(i) <= 1) continue;
+    int at = n++;
+    const auto stride_at = [&](int k) {
+      return std::abs(view_->stride(order[static_cast<size_t>(k)]));
+    };
+    for (; at > 0 && stride_at(at - 1) > std::abs(view_->stride(i)); --at) {
+      order[static_cast<size_t>(at)] = order[static_cast<size_t>(at - 1)];
+    }
+    order[static_cast<size_t>(at)] = i;
   }
-  std::sort(order.begin(), order.end(), [this](int a, int b) {
-    return std::abs(view_->stride(a)) < std::abs(view_->stride(b));
-  });
   int64_t covered = 1;
-  for (const int axis : order) {
+  for (int k = 0; k < n; ++k) {
+    const int axis = order[static_cast<size_t>(k)];
     const int64_t stride = std::abs(view_->stride(axis));
     if (stride < covered) {
       check_.fail(std::string(name_) + " is written but its elements overlap (stride " +

@@ -11,10 +11,10 @@
 // first one, have a contiguous last axis and an address aligned to its elements.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <initializer_list>
 #include <string>
-#include <vector>
 
 #include "mmcore/status.h"
 #include "mmcore/tensor.h"
@@ -66,7 +66,8 @@ class ShapeCheck {
   Tensor optional(const char* name, const TensorView& t, std::initializer_list<Dim> dims);
   /// Everything but the shape, for any rank.
   Tensor any_shape(const char* name, const TensorView& t);
-  /// Fails with "op: message" unless `condition`; for what shapes cannot say.
+  /// Fails with "op: message" unless `condition`; for what shapes cannot say. Where the message is
+  /// put together at some cost, test first and call fail().
   void require(bool condition, const std::string& message);
   void fail(const std::string& message);
 
@@ -78,8 +79,9 @@ class ShapeCheck {
   Device device() const { return device_; }
 
  private:
+  static constexpr int kMaxSymbols = 12;
   struct Symbol {
-    const char* name;
+    const char* name = nullptr;
     const char* source = nullptr;  // the tensor that bound it
     int64_t size = 0;
   };
@@ -90,7 +92,8 @@ class ShapeCheck {
   std::string expected(std::initializer_list<Dim> dims) const;
 
   const char* op_;
-  std::vector<Symbol> symbols_;
+  std::array<Symbol, kMaxSymbols> symbols_;  // no allocation: ops are called for single tokens
+  int symbol_count_ = 0;
   Device device_{};
   const char* device_source_ = nullptr;
   Status status_;

@@ -14,7 +14,8 @@ constexpr IsaTable<const AttentionKernels*> kKernels{
     .reference = nullptr,
     .avx2 = MMCORE_IF_X86(&kAttentionAvx2),
     .avx512 = MMCORE_IF_X86(&kAttentionAvx512),
-    .avx512bf16 = MMCORE_IF_X86(&kAttentionAvx512Bf16)};
+    .avx512bf16 = MMCORE_IF_X86(&kAttentionAvx512Bf16),
+    .amxbf16 = MMCORE_IF_X86(&kAttentionAmxBf16)};
 
 /// A thread's scratch, kept for the next call: below 1 MB.
 void* scratch_of_this_thread(int64_t bytes) {

@@ -14,9 +14,9 @@ inline constexpr int kTileKeys = 64;
 /// Packing keys and values costs about as much as 12 rows, so the more rows share it the better.
 constexpr int max_rows(int head_dim) { return head_dim <= 128 ? 512 : 256; }
 /// Rows that kernels may compute beyond an item's last.
-inline constexpr int kRowPadding = 16;
+inline constexpr int kRowPadding = 32;
 /// Rows whose scores are held at a time, at most.
-inline constexpr int kMaxGroupRows = 16;
+inline constexpr int kMaxGroupRows = 32;
 /// Up to so many heads that share a key/value head read the cache directly for a single query;
 /// more, or more queries, go through packed tiles.
 inline constexpr int kMaxDirectHeads = 8;
@@ -56,5 +56,6 @@ struct AttentionKernels {
 extern const AttentionKernels kAttentionAvx2;
 extern const AttentionKernels kAttentionAvx512;
 extern const AttentionKernels kAttentionAvx512Bf16;
+extern const AttentionKernels kAttentionAmxBf16;
 
 }  // namespace mmcore::ops

@@ -20,19 +20,35 @@ inline Vec exp2(Vec x) {
   return ldexp(fma(p, r, Vec::all(1.0f)), n);
 }
 
-/// As exp2 within 1e-7 relative where the result is normal, a few steps shorter; for x <= 0,
-/// softmax. Results below 2^-126 are 0. NaN stays NaN.
-inline Vec exp2_softmax(Vec x) {
+/// 2^x = 2^n p(r) for x <= 0, with p a polynomial in r = x - n, |r| <= 1/2. 0 below 2^-126; NaN
+/// stays NaN.
+template <class Polynomial>
+[[gnu::always_inline]] inline Vec exp2_negative(Vec x, Polynomial p) {
   // Adding 1.5 x 2^23 leaves round(x) in the last places, 127 more make it a float's exponent.
   const Vec magic = Vec::all(12582912.0f + 127.0f);
   const Vec shifted = x + magic;
-  const Vec r = x - (shifted - magic);
-  Vec p = fma(Vec::all(0.0013264727f), r, Vec::all(0.009671513f));
-  p = fma(p, r, Vec::all(0.055507336f));
-  p = fma(p, r, Vec::all(0.24022242f));
-  p = fma(p, r, Vec::all(0.693147f));
-  p = fma(p, r, Vec::all(1.0f)) * to_exponent(shifted);
-  return zero_below(p, x, Vec::all(-126.0f));
+  const Vec power = p(x - (shifted - magic)) * to_exponent(shifted);
+  return zero_below(power, x, Vec::all(-126.0f));
+}
+
+/// As exp2 within 1e-7 relative, a few steps shorter; for x <= 0, softmax.
+inline Vec exp2_softmax(Vec x) {
+  return exp2_negative(x, [](Vec r) {
+    Vec p = fma(Vec::all(0.0013264727f), r, Vec::all(0.009671513f));
+    p = fma(p, r, Vec::all(0.055507336f));
+    p = fma(p, r, Vec::all(0.24022242f));
+    p = fma(p, r, Vec::all(0.693147f));
+    return fma(p, r, Vec::all(1.0f));
+  });
+}
+
+/// Likewise within 1.1e-4: for weights that are rounded to bfloat16 (2e-3).
+inline Vec exp2_softmax_coarse(Vec x) {
+  return exp2_negative(x, [](Vec r) {
+    Vec p = fma(Vec::all(0.055008933f), r, Vec::all(0.24221095f));
+    p = fma(p, r, Vec::all(0.6932829f));
+    return fma(p, r, Vec::all(1.0f));
+  });
 }
 
 /// x = n ln 2 + r with |r| <= ln 2 / 2, for |x| < 2^15.

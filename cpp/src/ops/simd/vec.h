@@ -13,7 +13,7 @@
 // (n < kLanes: the first n lanes, others read as 0 and are not written),  + - * / unary -,
 // fma(a, b, c) = a b + c,  fnma(a, b, c) = c - a b,  min max abs sqrt round, sum max_lane first,
 // ldexp(x, n) = x 2^n,  select(mask, a, b) with masks from < <= > == and first_lanes(n),
-// store_sums(p, a, b, c, d),  transpose(rows) and load_transposed(rows, offset, out).
+// swap_pairs,  store_sums(p, a, b, c, d),  transpose(rows) and load_transposed(rows, offset, out).
 #pragma once
 
 #if defined(__AVX512F__)

@@ -127,6 +127,9 @@ inline Mask operator==(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_EQ_O
 inline Mask first_lanes(int n) { return {_mm256_castsi256_ps(Vec::bits(n))}; }
 inline Vec select(Mask m, Vec a, Vec b) { return {_mm256_blendv_ps(b.v, a.v, m.m)}; }
 
+/// Lanes 2 i and 2 i + 1 change places.
+inline Vec swap_pairs(Vec a) { return {_mm256_permute_ps(a.v, 0xb1)}; }
+
 /// p[0..3] = the sums of a, b, c, d.
 inline void store_sums(float* p, Vec a, Vec b, Vec c, Vec d) {
   const __m256 ab = _mm256_add_ps(_mm256_unpacklo_ps(a.v, b.v), _mm256_unpackhi_ps(a.v, b.v));

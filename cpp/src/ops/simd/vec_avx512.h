@@ -98,6 +98,9 @@ inline Mask operator==(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP
 inline Mask first_lanes(int n) { return {Vec::bits(n)}; }
 inline Vec select(Mask m, Vec a, Vec b) { return {_mm512_mask_blend_ps(m.m, b.v, a.v)}; }
 
+/// Lanes 2 i and 2 i + 1 change places.
+inline Vec swap_pairs(Vec a) { return {_mm512_permute_ps(a.v, 0xb1)}; }
+
 /// p[0..3] = the sums of a, b, c, d.
 inline void store_sums(float* p, Vec a, Vec b, Vec c, Vec d) {
   const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a.v, b.v), _mm512_unpackhi_ps(a.v, b.v));

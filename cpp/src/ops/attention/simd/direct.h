@@ -146,7 +146,7 @@ void attend_tile(const AttentionProblem& p, const Scratch& s, const typename Dot
   score_keys<Dot, KV, kRows>(q + row * q_stride, q_stride, tile.keys, tile.key_offset, count,
                              p.head_dim, s.scores, next);
   for (int i = 0; i < kRows; ++i) {
-    weigh_row<WeightsAsFloat>(s, row + i, s.scores + i * kTileKeys, 0, count, map);
+    weigh_row<FloatWeights>(s, row + i, s.scores + i * kTileKeys, 0, count, map);
   }
   const int vecs = (p.head_dim + Vec::kLanes - 1) / Vec::kLanes;
   for (int v = 0; v < vecs; v += kVecsAtOnce) {

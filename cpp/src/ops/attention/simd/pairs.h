@@ -24,7 +24,7 @@ struct PairDot {
   }
 };
 
-struct PairTile {
+struct PairMath {
   using Operand = __m512i;
   static constexpr int kUnit = 2;
   static __m512i load(const float* p) { return _mm512_loadu_si512(p); }
@@ -32,13 +32,17 @@ struct PairTile {
   static Vec dot(__m512i a, __m512i b, Vec sum) {
     return {_mm512_dpbf16_ps(sum.v, (__m512bh)a, (__m512bh)b)};
   }
-  /// The sum counts what is stored, so that rounding the weights does not shift the mean.
-  static Vec store_weights(float* scores, int i, Vec w) {
-    const __m256i rounded = (__m256i)_mm512_cvtneps_pbh(w.v);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(scores) + i, rounded);
-    return Vec::widen_bf16(rounded);
+};
+
+/// Weights as bfloat16 in the first half of the scores' row: pairs along the keys.
+struct PairWeights {
+  static Vec exp2(Vec x) { return simd::exp2_softmax_coarse(x); }
+  static void store_weights(float* scores, int i, Vec w) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(scores) + i, (__m256i)_mm512_cvtneps_pbh(w.v));
   }
 };
+
+using PairTile = RegisterTile<PairMath, PairWeights>;
 
 inline void pack_query_pairs(const AttentionProblem& p, const AttentionItem& item, int padded_rows,
                              float* to) {
@@ -86,20 +90,24 @@ inline void pack_value_pairs(const bf16* const* rows, int count, int head_dim, f
   }
 }
 
-/// False when the types are others: nothing was done.
-inline bool attend_in_pairs(const AttentionProblem& p, const AttentionItem& item,
-                            const Scratch& s) {
-  if (p.dtype != DType::kBFloat16 || p.kv_dtype != DType::kBFloat16) return false;
-  const int rows = item.queries * item.heads;
-  if (item.direct) {
-    pack_query_pairs(p, item, rows, s.q);
-    attend_directly<PairDot, bf16>(p, item, s, reinterpret_cast<const bf16*>(s.q),
-                                   2 * padded_dim(p.head_dim));
-  } else {
-    pack_query_pairs(p, item, padded_rows(rows), s.q);
-    attend_by_tiles<PairTile, bf16>(p, item, s, pack_key_pairs, pack_value_pairs);
-  }
-  return true;
+inline bool are_pairs(const AttentionProblem& p) {
+  return p.dtype == DType::kBFloat16 && p.kv_dtype == DType::kBFloat16;
+}
+
+/// A single query, for are_pairs().
+inline void attend_directly_in_pairs(const AttentionProblem& p, const AttentionItem& item,
+                                     const Scratch& s) {
+  pack_query_pairs(p, item, item.heads, s.q);
+  attend_directly<PairDot, bf16>(p, item, s, reinterpret_cast<const bf16*>(s.q),
+                                 2 * padded_dim(p.head_dim));
+}
+
+/// Many rows, for are_pairs().
+template <class Mode, class PackKeys, class PackValues>
+void attend_by_pair_tiles(const AttentionProblem& p, const AttentionItem& item, const Scratch& s,
+                          PackKeys pack_tile_keys, PackValues pack_tile_values) {
+  pack_query_pairs(p, item, round_up(item.queries * item.heads, Mode::kPadding), s.q);
+  attend_by_tiles<Mode, bf16>(p, item, s, pack_tile_keys, pack_tile_values);
 }
 
 }  // namespace

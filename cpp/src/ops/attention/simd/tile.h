@@ -12,12 +12,8 @@ namespace {
 /// The last rows of an item may be half as many.
 inline constexpr int kGroupRows = 6;
 
-inline int padded_rows(int rows) {
-  constexpr int kHalf = kGroupRows / 2;
-  return (rows + kHalf - 1) / kHalf * kHalf;
-}
-
-struct FloatTile : WeightsAsFloat {
+/// How small products are summed: in floats.
+struct FloatMath {
   using Operand = Vec;
   static constexpr int kUnit = 1;  // values of the summed axis in one 32-bit unit
   static Vec load(const float* p) { return Vec::load(p); }
@@ -26,7 +22,7 @@ struct FloatTile : WeightsAsFloat {
 };
 
 /// c[kRows, kVecs] = (rescale c, or 0) + a[kRows, depth] b[depth, kVecs], depth in units.
-template <class Mode, int kRows, int kVecs>
+template <class Math, int kRows, int kVecs>
 [[gnu::noinline]] void multiply_block(const float* a, int64_t a_stride, const float* b, int depth,
                                       float* c, int64_t c_stride, const float* rescale) {
   Vec sums[kRows][kVecs];
@@ -40,14 +36,14 @@ template <class Mode, int kRows, int kVecs>
     }
   }
   for (int k = 0; k < depth; ++k) {
-    typename Mode::Operand right[kVecs];
+    typename Math::Operand right[kVecs];
 #pragma GCC unroll 4
-    for (int i = 0; i < kVecs; ++i) right[i] = Mode::load(b + k * kPanel + i * Vec::kLanes);
+    for (int i = 0; i < kVecs; ++i) right[i] = Math::load(b + k * kPanel + i * Vec::kLanes);
 #pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r) {
-      const typename Mode::Operand left = Mode::broadcast(a + r * a_stride + k);
+      const typename Math::Operand left = Math::broadcast(a + r * a_stride + k);
 #pragma GCC unroll 4
-      for (int i = 0; i < kVecs; ++i) sums[r][i] = Mode::dot(left, right[i], sums[r][i]);
+      for (int i = 0; i < kVecs; ++i) sums[r][i] = Math::dot(left, right[i], sums[r][i]);
     }
   }
 #pragma GCC unroll 12
@@ -58,17 +54,17 @@ template <class Mode, int kRows, int kVecs>
 }
 
 /// Likewise for a group of `rows` rows and `vecs` vectors of a panel.
-template <class Mode, int kVecs = kGroupVecs>
+template <class Math, int kVecs = kGroupVecs>
 void multiply(int rows, int vecs, const float* a, int64_t a_stride, const float* b, int depth,
               float* c, int64_t c_stride, const float* rescale) {
   if constexpr (kVecs > 1) {
     if (vecs < kVecs) {
-      return multiply<Mode, kVecs - 1>(rows, vecs, a, a_stride, b, depth, c, c_stride, rescale);
+      return multiply<Math, kVecs - 1>(rows, vecs, a, a_stride, b, depth, c, c_stride, rescale);
     }
   }
   constexpr int kHalf = kGroupRows / 2;
   const auto block =
-      rows > kHalf ? multiply_block<Mode, kGroupRows, kVecs> : multiply_block<Mode, kHalf, kVecs>;
+      rows > kHalf ? multiply_block<Math, kGroupRows, kVecs> : multiply_block<Math, kHalf, kVecs>;
   block(a, a_stride, b, depth, c, c_stride, rescale);
 }
 
@@ -87,29 +83,40 @@ inline Columns clip(KeyRange keys, int32_t tile, int count) {
   return {begin < 0 ? 0 : begin, end > count ? count : end};
 }
 
-/// Scores of a group of rows from `row` on, for the columns that any of them sees.
-template <class Mode>
-void score_group(const AttentionProblem& p, const Scratch& s, int row, int rows, Columns columns) {
-  const int dim = padded_dim(p.head_dim);
-  const int units = p.head_dim / Mode::kUnit;
-  for (int at = columns.begin / kPanel * kPanel; at < columns.end; at += kPanel) {
-    multiply<Mode>(rows, vectors(columns.end - at), s.q + int64_t{row} * dim, dim,
-                   s.keys + int64_t{at} * units, units, s.scores + at, kTileKeys, nullptr);
-  }
-}
+/// A tile's two products in registers. What attend_by_tiles() needs of a Mode: the rows of a group
+/// and what an item's rows are padded to, score(), sum(), and the weights of softmax.h.
+template <class Math, class Weights>
+struct RegisterTile : Weights {
+  static constexpr int kRows = kGroupRows;
+  static constexpr int kPadding = kGroupRows / 2;
 
-/// Adds the group's weights times values to its sums.
-template <class Mode>
-void sum_group(const AttentionProblem& p, const Scratch& s, int row, int rows, Columns columns) {
-  const int dim = padded_dim(p.head_dim);
-  const int first = columns.begin / Mode::kUnit;
-  const int depth = (columns.end + Mode::kUnit - 1) / Mode::kUnit - first;
-  for (int d = 0; d < p.head_dim; d += kPanel) {
-    multiply<Mode>(rows, vectors(p.head_dim - d), s.scores + first, kTileKeys,
-                   s.values + int64_t{d} * kTileKeys + first * kPanel, depth,
-                   s.sums + int64_t{row} * dim + d, dim, s.rescale + row);
+  /// s.scores [rows, kTileKeys] of rows from `row` on, for the columns that any of them sees.
+  static void score(const AttentionProblem& p, const Scratch& s, int row, int rows,
+                    Columns columns) {
+    const int dim = padded_dim(p.head_dim);
+    const int units = p.head_dim / Math::kUnit;
+    for (int at = columns.begin / kPanel * kPanel; at < columns.end; at += kPanel) {
+      multiply<Math>(rows, vectors(columns.end - at), s.q + int64_t{row} * dim, dim,
+                     s.keys + int64_t{at} * units, units, s.scores + at, kTileKeys, nullptr);
+    }
   }
-}
+
+  /// Adds their weights times values to their sums.
+  static void sum(const AttentionProblem& p, const Scratch& s, int row, int rows, Columns columns) {
+    const int dim = padded_dim(p.head_dim);
+    const int first = columns.begin / Math::kUnit;
+    const int depth = (columns.end + Math::kUnit - 1) / Math::kUnit - first;
+    for (int d = 0; d < p.head_dim; d += kPanel) {
+      multiply<Math>(rows, vectors(p.head_dim - d), s.scores + first, kTileKeys,
+                     s.values + int64_t{d} * kTileKeys + first * kPanel, depth,
+                     s.sums + int64_t{row} * dim + d, dim, s.rescale + row);
+    }
+  }
+};
+
+using FloatTile = RegisterTile<FloatMath, FloatWeights>;
+
+inline int round_up(int n, int step) { return (n + step - 1) / step * step; }
 
 /// `pack_keys(rows, count, head_dim, to)` and `pack_values` fill a tile; s.q is filled.
 template <class Mode, class KV, class PackKeys, class PackValues>
@@ -119,7 +126,7 @@ void attend_by_tiles(const AttentionProblem& p, const AttentionItem& item, const
   const int32_t kv_head = item.head / (p.heads / p.kv_heads);
   const ScoreMap map(p);
   for (int r = 0; r < rows; ++r) start_row(s, r);
-  const int64_t sums = int64_t{padded_rows(rows)} * padded_dim(p.head_dim);
+  const int64_t sums = int64_t{round_up(rows, Mode::kPadding)} * padded_dim(p.head_dim);
   for (int64_t i = 0; i < sums; i += Vec::kLanes) Vec::zero().store(s.sums + i);
   const auto keys_of = [&](int row) {
     return visible_keys(p, item.sequence, item.query + row / item.heads);
@@ -143,18 +150,18 @@ void attend_by_tiles(const AttentionProblem& p, const AttentionItem& item, const
     pack_tile_values(values, count, p.head_dim, s.values);
     if (tile + kTileKeys < item.key_end) next_count = find(tile + kTileKeys);
     int fetched = 0;
-    for (int row = 0; row < rows; row += kGroupRows) {
-      const int end = row + kGroupRows < rows ? row + kGroupRows : rows;
+    for (int row = 0; row < rows; row += Mode::kRows) {
+      const int end = row + Mode::kRows < rows ? row + Mode::kRows : rows;
       // Both ends of what a query sees grow with its position.
       const Columns columns{clip(keys_of(row), tile, count).begin,
                             clip(keys_of(end - 1), tile, count).end};
       if (columns.begin < columns.end) {
-        score_group<Mode>(p, s, row, end - row, columns);
+        Mode::score(p, s, row, end - row, columns);
         for (int r = row; r < end; ++r) {
           const Columns own = clip(keys_of(r), tile, count);
           weigh_row<Mode>(s, r, s.scores + (r - row) * kTileKeys, own.begin, own.end, map);
         }
-        sum_group<Mode>(p, s, row, end - row, columns);
+        Mode::sum(p, s, row, end - row, columns);
       }
       // The next tile on its way to L2 meanwhile: its rows are too far apart for the hardware.
       for (const int until = kTileKeys * end / rows; fetched < until; ++fetched) {
