@@ -22,7 +22,7 @@ compiled := $(shell find bindings cmake cpp cuda -type f 2>/dev/null) CMakeLists
 export PATH := $(bin):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cpp test-python bench stubs format lint typecheck wheel clean build
+.PHONY: help demo test test-cpp test-python bench cuda-check gpu stubs format lint typecheck wheel clean build
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -43,6 +43,12 @@ test-python: $(stamps)/built $(stamps)/test ## the Python tests; PYTEST='-k name
 
 bench: $(stamps)/built ## the C++ benchmarks and the ops against torch
 	@bash scripts/run_benchmarks.sh
+
+cuda-check: $(stamps)/deps ## compile the CUDA kernels; needs nvcc, no GPU
+	@bash scripts/cuda_check.sh
+
+gpu: ## on a machine with a GPU: build, tests marked gpu, benchmarks
+	@bash scripts/gpu.sh
 
 stubs: $(stamps)/built $(stamps)/dev ## write python/mmcore/_C.pyi anew from the extension
 	@$(bin)/python scripts/generate_stubs.py

@@ -1,18 +1,45 @@
 # Decides whether the CUDA backend is built. "auto" wants a compiler and a GPU; "on" fails loudly without a compiler.
 set(mmcore_with_cuda OFF)
 if(MMCORE_CUDA STREQUAL "auto")
-  find_program(mmcore_nvcc nvcc)
+  find_program(mmcore_nvcc nvcc HINTS $ENV{CUDACXX} /usr/local/cuda/bin)
   find_program(mmcore_nvidia_smi nvidia-smi)
-  if(mmcore_nvcc AND mmcore_nvidia_smi AND EXISTS "${CMAKE_SOURCE_DIR}/cuda/CMakeLists.txt")
+  if(mmcore_nvcc AND mmcore_nvidia_smi)
     execute_process(COMMAND ${mmcore_nvidia_smi} -L OUTPUT_VARIABLE mmcore_gpus ERROR_QUIET RESULT_VARIABLE mmcore_smi_rc)
     if(mmcore_smi_rc EQUAL 0 AND mmcore_gpus MATCHES "GPU 0")
       set(mmcore_with_cuda ON)
     endif()
   endif()
 elseif(MMCORE_CUDA)
-  if(NOT EXISTS "${CMAKE_SOURCE_DIR}/cuda/CMakeLists.txt")
-    message(FATAL_ERROR "MMCORE_CUDA=on, but this version of mmcore has no CUDA backend yet. Use MMCORE_CUDA=off.")
-  endif()
   set(mmcore_with_cuda ON)
 endif()
 message(STATUS "mmcore: CUDA backend ${mmcore_with_cuda} (MMCORE_CUDA=${MMCORE_CUDA})")
+
+if(mmcore_with_cuda)
+  # real: machine code for that chip. virtual: PTX, which newer drivers compile.
+  #   80 Ampere (runs on 86 too)   89 Ada   90a Hopper with wgmma, this chip alone   100 Blackwell
+  # Without a GPU "native" only warns and builds something else, so the list is explicit.
+  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 89-real 90a-real 100-real 100-virtual)
+  endif()
+  find_program(mmcore_nvcc nvcc HINTS /usr/local/cuda/bin)
+  if(mmcore_nvcc AND NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+    set(CMAKE_CUDA_COMPILER ${mmcore_nvcc})
+  endif()
+  enable_language(CUDA)
+  find_package(CUDAToolkit 12.8 REQUIRED)
+  # CUTLASS is headers only. pip's nvidia-cutlass carries them; a checkout or a distribution's package do as well.
+  find_path(MMCORE_CUTLASS_INCLUDE cutlass/cutlass.h DOC "CUTLASS headers, as in pip's nvidia-cutlass")
+  if(NOT MMCORE_CUTLASS_INCLUDE)
+    find_package(Python QUIET COMPONENTS Interpreter)
+    if(Python_Interpreter_FOUND)
+      execute_process(COMMAND ${Python_EXECUTABLE} -c
+        "import importlib.util as u; print(u.find_spec('cutlass_library').submodule_search_locations[0] + '/source/include')"
+        OUTPUT_VARIABLE mmcore_cutlass OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+      find_path(MMCORE_CUTLASS_INCLUDE cutlass/cutlass.h PATHS ${mmcore_cutlass} NO_DEFAULT_PATH)
+    endif()
+  endif()
+  if(NOT MMCORE_CUTLASS_INCLUDE)
+    message(FATAL_ERROR "The CUDA backend needs CUTLASS's headers: pip install --no-deps 'nvidia-cutlass>=4.2,<5', "
+      "or set MMCORE_CUTLASS_INCLUDE to the folder that holds cutlass/cutlass.h.")
+  endif()
+endif()

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "base/thread_pool.h"
-#include "ops/device_check.h"
+#include "ops/cuda_backend.h"
 #include "ops/isa_table.h"
 #include "tensor/dispatch.h"
 #include "tensor/shape_check.h"
@@ -68,7 +68,7 @@ ShapeCheck::Tensor check_any_rank(ShapeCheck& check, const char* name, const Ten
 
 }  // namespace
 
-Status activation(const TensorView& x, Activation kind, const TensorView& out, Stream) {
+Status activation(const TensorView& x, Activation kind, const TensorView& out, Stream stream) {
   ShapeCheck check("activation");
   const ShapeCheck::Dim dims[kMaxRank] = {check.dim("A"), check.dim("B"), check.dim("C"),
                                           check.dim("D"), check.dim("E"), check.dim("F")};
@@ -76,7 +76,7 @@ Status activation(const TensorView& x, Activation kind, const TensorView& out, S
   check_any_rank(check, "out", out, dims, x.rank).dtype(x.dtype).writable();
   check_kind(check, kind);
   MMCORE_RETURN_IF_ERROR(check.status());
-  MMCORE_RETURN_IF_ERROR(require_cpu("activation", check.device()));
+  if (on_gpu(check.device())) return cuda::activation(x, kind, out, stream);
   const int64_t total = x.numel();
   if (total == 0) return {};
   return dispatch_float(x.dtype, "activation", [&]<class T>() {
@@ -98,14 +98,14 @@ Status activation(const TensorView& x, Activation kind, const TensorView& out, S
   });
 }
 
-Status activation_mul(const TensorView& x, Activation kind, const TensorView& out, Stream) {
+Status activation_mul(const TensorView& x, Activation kind, const TensorView& out, Stream stream) {
   ShapeCheck check("activation_mul");
   const auto T = check.dim("T"), I = check.dim("I");
   check.tensor("x", x, {T, 2 * I}).floating();
   check.tensor("out", out, {T, I}).dtype(x.dtype).writable();
   check_kind(check, kind);
   MMCORE_RETURN_IF_ERROR(check.status());
-  MMCORE_RETURN_IF_ERROR(require_cpu("activation_mul", check.device()));
+  if (on_gpu(check.device())) return cuda::activation_mul(x, kind, out, stream);
   const int64_t width = check.size(I);
   if (width == 0) return {};
   return dispatch_float(x.dtype, "activation_mul", [&]<class E>() {

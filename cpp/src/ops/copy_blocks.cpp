@@ -3,12 +3,12 @@
 #include <string>
 
 #include "base/thread_pool.h"
-#include "ops/device_check.h"
+#include "ops/cuda_backend.h"
 #include "tensor/shape_check.h"
 
 namespace mmcore::ops {
 
-Status copy_blocks(const TensorView& cache, const TensorView& pairs, Stream) {
+Status copy_blocks(const TensorView& cache, const TensorView& pairs, Stream stream) {
   constexpr const char* kOp = "copy_blocks";
   ShapeCheck check(kOp);
   const auto n = check.dim("n");
@@ -16,7 +16,7 @@ Status copy_blocks(const TensorView& cache, const TensorView& pairs, Stream) {
   check.tensor("pairs", pairs, {n, 2}).dtype(DType::kInt64);
   if (check.ok()) check.require(cache.rank >= 1, "cache has rank 0, expected [B, ...]");
   MMCORE_RETURN_IF_ERROR(check.status());
-  MMCORE_RETURN_IF_ERROR(require_cpu(kOp, check.device()));
+  if (on_gpu(check.device())) return cuda::copy_blocks(cache, pairs, stream);
 
   int64_t block_bytes = static_cast<int64_t>(size_of(cache.dtype));
   for (int axis = 1; axis < cache.rank; ++axis) block_bytes *= cache.size(axis);

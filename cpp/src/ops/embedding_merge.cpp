@@ -4,7 +4,7 @@
 
 #include "base/thread_pool.h"
 #include "mmcore/ops.h"
-#include "ops/device_check.h"
+#include "ops/cuda_backend.h"
 #include "tensor/shape_check.h"
 
 namespace mmcore::ops {
@@ -42,7 +42,7 @@ Status check_rows(const EmbeddingMergeArgs& args, int64_t tokens) {
 
 }  // namespace
 
-Status embedding_merge(const EmbeddingMergeArgs& args, Stream) {
+Status embedding_merge(const EmbeddingMergeArgs& args, Stream stream) {
   ShapeCheck check("embedding_merge");
   const auto T = check.dim("T"), V = check.dim("V"), H = check.dim("H"), M = check.dim("M");
   check.tensor("table", args.table, {V, H}).floating();
@@ -51,7 +51,7 @@ Status embedding_merge(const EmbeddingMergeArgs& args, Stream) {
   check.optional("media", args.media, {M, H}).dtype(args.table.dtype);
   check.tensor("out", args.out, {T, H}).dtype(args.table.dtype).writable();
   MMCORE_RETURN_IF_ERROR(check.status());
-  MMCORE_RETURN_IF_ERROR(require_cpu("embedding_merge", check.device()));
+  if (on_gpu(check.device())) return cuda::embedding_merge(args, stream);
   MMCORE_RETURN_IF_ERROR(check_rows(args, check.size(T)));
 
   const auto element = static_cast<int64_t>(size_of(args.table.dtype));

@@ -7,7 +7,7 @@
 
 #include "base/thread_pool.h"
 #include "ops/activation.h"
-#include "ops/device_check.h"
+#include "ops/cuda_backend.h"
 #include "ops/isa_table.h"
 #include "ops/linear_kernels.h"
 #include "tensor/dispatch.h"
@@ -135,7 +135,7 @@ void run_linear(const LinearProblem& p) {
     run_blocks(p, *kernels, first, std::min(kTokensAtOnce, p.tokens - first));
 }
 
-Status linear(const LinearArgs& args, Stream) {
+Status linear(const LinearArgs& args, Stream stream) {
   ShapeCheck check("linear");
   const auto T = check.dim("T"), K = check.dim("K"), N = check.dim("N"), R = check.dim("R");
   check.tensor("x", args.x, {T, K}).floating();
@@ -147,7 +147,7 @@ Status linear(const LinearArgs& args, Stream) {
                                         std::to_string(static_cast<int32_t>(args.act)) +
                                         "; see Activation");
   MMCORE_RETURN_IF_ERROR(check.status());
-  MMCORE_RETURN_IF_ERROR(require_cpu("linear", check.device()));
+  if (on_gpu(check.device())) return cuda::linear(args, stream);
   KeptRows kept;
   if (args.out_rows.present) {
     MMCORE_RETURN_IF_ERROR(kept_rows("linear", "out_rows", args.out_rows, args.out.size(0), kept));

@@ -5,7 +5,7 @@
 
 #include "base/thread_pool.h"
 #include "mmcore/ops.h"
-#include "ops/device_check.h"
+#include "ops/cuda_backend.h"
 #include "ops/row_logprobs.h"
 #include "tensor/dispatch.h"
 #include "tensor/shape_check.h"
@@ -50,7 +50,8 @@ Status logprobs_of(const T* logits, int64_t vocab, int64_t index, TokenId target
 }  // namespace
 
 Status logprobs(const TensorView& logits, std::span<const TokenId> targets,
-                std::span<const int32_t> num, std::vector<std::vector<TokenLogprob>>& out, Stream) {
+                std::span<const int32_t> num, std::vector<std::vector<TokenLogprob>>& out,
+                Stream stream) {
   ShapeCheck check("logprobs");
   const auto S = check.dim("S"), V = check.dim("V");
   check.bind(S, static_cast<int64_t>(targets.size()), "targets");
@@ -62,7 +63,7 @@ Status logprobs(const TensorView& logits, std::span<const TokenId> targets,
   check.require(vocab <= std::numeric_limits<TokenId>::max(),
                 "logits have " + std::to_string(vocab) + " tokens, expected below 2^31");
   MMCORE_RETURN_IF_ERROR(check.status());
-  MMCORE_RETURN_IF_ERROR(require_cpu("logprobs", check.device()));
+  if (on_gpu(check.device())) return cuda::logprobs(logits, targets, num, out, stream);
   out.resize(targets.size());
   for (auto& list : out) list.clear();
   std::vector<Status> status(targets.size());

@@ -4,7 +4,7 @@
 
 #include "base/thread_pool.h"
 #include "mmcore/ops.h"
-#include "ops/device_check.h"
+#include "ops/cuda_backend.h"
 #include "ops/isa_table.h"
 #include "tensor/dispatch.h"
 #include "tensor/shape_check.h"
@@ -26,7 +26,7 @@ void run(const IsaTable<NormKernel<T>>& kernels, const NormRows<T>& rows, int64_
 
 }  // namespace
 
-Status rms_norm(const RmsNormArgs& args, Stream) {
+Status rms_norm(const RmsNormArgs& args, Stream stream) {
   ShapeCheck check("rms_norm");
   const auto T = check.dim("T"), H = check.dim("H");
   check.tensor("x", args.x, {T, H}).floating();
@@ -35,7 +35,7 @@ Status rms_norm(const RmsNormArgs& args, Stream) {
   check.tensor("out", args.out, {T, H}).dtype(args.x.dtype).writable();
   check.require(args.eps >= 0.0f, "eps is " + std::to_string(args.eps) + ", expected at least 0");
   MMCORE_RETURN_IF_ERROR(check.status());
-  MMCORE_RETURN_IF_ERROR(require_cpu("rms_norm", check.device()));
+  if (on_gpu(check.device())) return cuda::rms_norm(args, stream);
   if (check.size(H) == 0) return {};
   return dispatch_float(args.x.dtype, "rms_norm", [&]<class E>() {
     const NormRows<E> rows{.x = args.x.ptr<const E>(),
@@ -55,7 +55,7 @@ Status rms_norm(const RmsNormArgs& args, Stream) {
   });
 }
 
-Status layer_norm(const LayerNormArgs& args, Stream) {
+Status layer_norm(const LayerNormArgs& args, Stream stream) {
   ShapeCheck check("layer_norm");
   const auto T = check.dim("T"), H = check.dim("H");
   check.tensor("x", args.x, {T, H}).floating();
@@ -64,7 +64,7 @@ Status layer_norm(const LayerNormArgs& args, Stream) {
   check.tensor("out", args.out, {T, H}).dtype(args.x.dtype).writable();
   check.require(args.eps >= 0.0f, "eps is " + std::to_string(args.eps) + ", expected at least 0");
   MMCORE_RETURN_IF_ERROR(check.status());
-  MMCORE_RETURN_IF_ERROR(require_cpu("layer_norm", check.device()));
+  if (on_gpu(check.device())) return cuda::layer_norm(args, stream);
   if (check.size(H) == 0) return {};
   return dispatch_float(args.x.dtype, "layer_norm", [&]<class E>() {
     const NormRows<E> rows{.x = args.x.ptr<const E>(),

@@ -3,7 +3,7 @@
 
 #include "ops/attention/entry_check.h"
 #include "ops/attention/problem.h"
-#include "ops/device_check.h"
+#include "ops/cuda_backend.h"
 #include "tensor/shape_check.h"
 
 namespace mmcore::ops {
@@ -42,7 +42,7 @@ void check_tables(ShapeCheck& check, const AttentionProblem& p, int64_t table_wi
 
 }  // namespace
 
-Status paged_attention(const PagedAttentionArgs& args, Stream) {
+Status paged_attention(const PagedAttentionArgs& args, Stream stream) {
   ShapeCheck check(kOp);
   const auto T = check.dim("T"), Hq = check.dim("Hq"), Hkv = check.dim("Hkv"), D = check.dim("D"),
              B = check.dim("B"), P = check.dim("P"), N = check.dim("N"), W = check.dim("W");
@@ -63,7 +63,7 @@ Status paged_attention(const PagedAttentionArgs& args, Stream) {
                std::to_string(kMaxBlockSize));
   }
   MMCORE_RETURN_IF_ERROR(check.status());
-  MMCORE_RETURN_IF_ERROR(require_cpu(kOp, check.device()));
+  if (on_gpu(check.device())) return cuda::paged_attention(args, stream);
 
   const TensorView& k = args.k_cache;
   const TensorView& v = args.v_cache;

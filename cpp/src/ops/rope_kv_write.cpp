@@ -4,7 +4,7 @@
 #include <string>
 
 #include "base/thread_pool.h"
-#include "ops/device_check.h"
+#include "ops/cuda_backend.h"
 #include "ops/isa_table.h"
 #include "tensor/shape_check.h"
 
@@ -41,7 +41,7 @@ void check_range(ShapeCheck& check, const char* name, const int64_t* values, int
 
 }  // namespace
 
-Status rope_kv_write(const RopeKvWriteArgs& args, Stream) {
+Status rope_kv_write(const RopeKvWriteArgs& args, Stream stream) {
   ShapeCheck check(kOp);
   const auto T = check.dim("T"), Hq = check.dim("Hq"), Hkv = check.dim("Hkv"), D = check.dim("D"),
              R = check.dim("R"), M = check.dim("max position"), B = check.dim("B"),
@@ -74,7 +74,7 @@ Status rope_kv_write(const RopeKvWriteArgs& args, Stream) {
     check.optional("v", args.v, {T, Hkv, D}).dtype(args.k.dtype);
   }
   MMCORE_RETURN_IF_ERROR(check.status());
-  MMCORE_RETURN_IF_ERROR(require_cpu(kOp, check.device()));
+  if (on_gpu(check.device())) return cuda::rope_kv_write(args, stream);
 
   const int64_t tokens = check.size(T);
   const Problem problem{

@@ -4,7 +4,7 @@
 
 #include "base/thread_pool.h"
 #include "mmcore/ops.h"
-#include "ops/device_check.h"
+#include "ops/cuda_backend.h"
 #include "ops/row_logprobs.h"
 #include "ops/vocab_row.h"
 #include "tensor/dispatch.h"
@@ -74,7 +74,7 @@ Status first_failure(const std::vector<Status>& rows) {
 }  // namespace
 
 Status sample(const TensorView& logits, std::span<const SampleRow> rows,
-              std::vector<SampledToken>& out, std::vector<Status>* row_status, Stream) {
+              std::vector<SampledToken>& out, std::vector<Status>* row_status, Stream stream) {
   ShapeCheck check("sample");
   const auto S = check.dim("S"), V = check.dim("V");
   check.bind(S, static_cast<int64_t>(rows.size()), "rows");
@@ -83,7 +83,7 @@ Status sample(const TensorView& logits, std::span<const SampleRow> rows,
   check.require(rows.empty() || (vocab >= 1 && vocab <= std::numeric_limits<TokenId>::max()),
                 "logits have " + std::to_string(vocab) + " tokens, expected 1 to 2^31 - 1");
   MMCORE_RETURN_IF_ERROR(check.status());
-  MMCORE_RETURN_IF_ERROR(require_cpu("sample", check.device()));
+  if (on_gpu(check.device())) return cuda::sample(logits, rows, out, row_status, stream);
   out.resize(rows.size());
   for (SampledToken& t : out) {
     t.token = -1;

@@ -1,11 +1,11 @@
 #include "ops/attention/entry_check.h"
 #include "ops/attention/problem.h"
-#include "ops/device_check.h"
+#include "ops/cuda_backend.h"
 #include "tensor/shape_check.h"
 
 namespace mmcore::ops {
 
-Status varlen_attention(const VarlenAttentionArgs& args, Stream) {
+Status varlen_attention(const VarlenAttentionArgs& args, Stream stream) {
   constexpr const char* kOp = "varlen_attention";
   ShapeCheck check(kOp);
   const auto Tq = check.dim("Tq"), Tk = check.dim("Tk"), Hq = check.dim("Hq"),
@@ -19,7 +19,7 @@ Status varlen_attention(const VarlenAttentionArgs& args, Stream) {
   check_attention_parameters(check, check.size(Hq), check.size(Hkv), check.size(D), args.scale,
                              args.soft_cap, args.window);
   MMCORE_RETURN_IF_ERROR(check.status());
-  MMCORE_RETURN_IF_ERROR(require_cpu(kOp, check.device()));
+  if (on_gpu(check.device())) return cuda::varlen_attention(args, stream);
 
   const AttentionProblem problem{
       .q = args.q.data,

@@ -5,7 +5,7 @@
 
 #include "mmcore/ops.h"
 #include "ops/activation.h"
-#include "ops/device_check.h"
+#include "ops/cuda_backend.h"
 #include "ops/linear.h"
 #include "tensor/shape_check.h"
 
@@ -21,7 +21,7 @@ int64_t vision_projector_workspace_bytes(int64_t tokens, int64_t intermediate, D
          static_cast<int64_t>(size_of(dtype));
 }
 
-Status vision_projector(const VisionProjectorArgs& args, Stream) {
+Status vision_projector(const VisionProjectorArgs& args, Stream stream) {
   ShapeCheck check("vision_projector");
   const auto T = check.dim("T"), K = check.dim("K"), M = check.dim("M"), H = check.dim("H"),
              R = check.dim("R"), W = check.dim("W");
@@ -45,7 +45,7 @@ Status vision_projector(const VisionProjectorArgs& args, Stream) {
   check.require(reinterpret_cast<uintptr_t>(args.workspace.data) % size_of(dtype) == 0,
                 "workspace is not aligned to elements of x");
   MMCORE_RETURN_IF_ERROR(check.status());
-  MMCORE_RETURN_IF_ERROR(require_cpu("vision_projector", check.device()));
+  if (on_gpu(check.device())) return cuda::vision_projector(args, stream);
 
   KeptRows kept;
   if (args.rows.present) {

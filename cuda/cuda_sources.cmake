@@ -1,0 +1,4 @@
+set(MMCORE_CUDA_SOURCES
+  host/device.cpp
+  pending.cpp
+)

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# On a machine with a GPU: builds with CUDA, runs what is marked gpu, then times the kernels.
+#
+#   gpu.sh [build] [sanitize] [test] [e2e] [bench]     all but sanitize without a name
+#
+# OUT        folder for logs and JSON (default build/gpu)
+# PYTHON     an interpreter with torch for CUDA, pybind11, cmake and ninja (default python3)
+# ARCH       CMake's CUDA architectures (default 90a-real)
+# FILTER     GoogleTest's filter for test and sanitize; FAMILIES the benchmarks' names
+set -uo pipefail
+cd "$(dirname "$0")/.."
+export OUT=${OUT:-build/gpu} PYTHONPATH=$PWD/python:$PWD PYTHONUNBUFFERED=1
+python=${PYTHON:-python3}
+want=${*:-build test e2e bench}
+mkdir -p "$OUT"
+status=0
+verdicts=()
+
+note() { # NAME RC
+  if [[ $2 -eq 0 ]]; then verdicts+=("$1: passed"); else verdicts+=("$1: FAILED"); status=1; fi
+}
+
+build() {
+  cmake --preset cuda -DCMAKE_CUDA_ARCHITECTURES="${ARCH:-90a-real}" -DPython_EXECUTABLE="$(command -v "$python")" \
+    >"$OUT/configure.log" 2>&1 || { tail -n 20 "$OUT/configure.log"; return 1; }
+  cmake --build --preset cuda >"$OUT/build.log" 2>&1 ||
+    { grep -E -A8 'error|FAILED' "$OUT/build.log" | head -n 80; return 1; }
+}
+
+cpp_tests() { build/cuda/tests/cuda/mmcore_cuda_tests --gtest_brief=1 --gtest_filter="${FILTER:-*}" 2>&1 | tee "$OUT/cpp_tests.log"; }
+
+sanitizers() {
+  local tool rc=0
+  for tool in memcheck racecheck; do
+    compute-sanitizer --tool "$tool" --error-exitcode 9 \
+      build/cuda/tests/cuda/mmcore_cuda_tests --gtest_brief=1 --gtest_filter="${FILTER:-*Reduced*}" 2>&1 |
+      tee "$OUT/$tool.log" | tail -n 15 || rc=1
+  done
+  return $rc
+}
+
+python_tests() { "$python" -m pytest -q -m gpu -p no:cacheprovider tests/python 2>&1 | tee "$OUT/python_tests.log" | tail -n 40; }
+
+# shellcheck disable=SC2086 # names are words
+bench() { "$python" -m benchmarks.cuda --json "$OUT/cuda.json" ${FAMILIES:-} 2>&1 | tee "$OUT/bench.txt"; }
+
+for step in $want; do
+  printf '\n==> %s (%s s)\n' "$step" "$SECONDS"
+  case $step in
+    build) build; note build $?; [[ $status -ne 0 ]] && break ;;
+    sanitize) sanitizers; note sanitize $? ;;
+    test) cpp_tests; note "C++ GPU tests" $? ;;
+    e2e) python_tests; note "Python GPU tests" $? ;;
+    bench) build/cuda/benchmarks/cuda/mmcore_bench_cuda 2>&1 | tee "$OUT/bench_cpp.txt"; note "C++ benchmark" $?
+           bench; note benchmarks $? ;;
+    *) echo "gpu.sh: no step '$step'; expected build, sanitize, test, e2e or bench"; exit 2 ;;
+  esac
+done
+printf '\n%s s\n' "$SECONDS"
+printf '%s\n' "${verdicts[@]}"
+exit $status

@@ -1,0 +1,3 @@
+set(MMCORE_CUDA_TESTS
+  host/device_test.cpp
+)
