@@ -1,0 +1,31 @@
+// Attention of long queries over the paged cache: tiles of query rows, one block a tile and head.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "mmcore/status.h"
+#include "ops/attention/problem.h"
+
+namespace mmcore::cuda {
+
+/// Rows of query that one tile may cover.
+inline constexpr int kPrefillTileRows = 128;
+
+/// The tiles of one batch, made once for all layers. Tiles run in this order, so those with most
+/// keys should come first; tiles of sequences that are done elsewhere are simply absent.
+struct PrefillWork {
+  const int32_t* tiles;  // device int32 [max_tiles, 2]: sequence, first query row within it
+  const int32_t* count;  // device int32 [1]: how many there are; a value above max_tiles is cut
+  int32_t max_tiles;     // of which the grid is made
+};
+
+/// Writes the rows of `out` that the tiles cover. Pointers in `problem` are device pointers:
+/// q, out [T, Hq, D] and k, v [blocks, block size, Hkv, D] with strides, block_tables [N, W].
+/// Entries of a table beyond a sequence's keys and rows of a block beyond them are never used.
+/// Unsupported: float32 q with 16-bit keys or the reverse, or bfloat16 mixed with float16.
+Status launch_prefill(const ops::AttentionProblem& problem, const PrefillWork& work,
+                      cudaStream_t stream);
+
+}  // namespace mmcore::cuda
