@@ -23,7 +23,7 @@ note() { # NAME RC
 build() {
   cmake --preset cuda -DCMAKE_CUDA_ARCHITECTURES="${ARCH:-90a-real}" -DPython_EXECUTABLE="$(command -v "$python")" \
     >"$OUT/configure.log" 2>&1 || { tail -n 20 "$OUT/configure.log"; return 1; }
-  cmake --build --preset cuda >"$OUT/build.log" 2>&1 ||
+  cmake --build --preset cuda -- -k 0 >"$OUT/build.log" 2>&1 ||
     { grep -E -A8 'error|FAILED' "$OUT/build.log" | head -n 80; return 1; }
 }
 

@@ -12,9 +12,9 @@ class DeviceTest : public GpuTest {};
 TEST_F(DeviceTest, FactsOfTheFirstDevice) {
   const auto facts = device_facts({DeviceType::kCuda, 0});
   ASSERT_TRUE(facts.ok()) << facts.status().message();
-  EXPECT_GE((*facts)->multiprocessors, 1);
-  EXPECT_GE((*facts)->capability, 80);
-  EXPECT_GE((*facts)->shared_bytes, 48 * 1024);
+  EXPECT_GE(facts.value()->multiprocessors, 1);
+  EXPECT_GE(facts.value()->capability, 80);
+  EXPECT_GE(facts.value()->shared_bytes, 48 * 1024);
 }
 
 TEST_F(DeviceTest, DeviceThatDoesNotExist) {
