@@ -130,6 +130,55 @@ void bind_matrix_ops(py::module_& m) {
       "token_ids"_a, "table"_a, "source"_a, "media"_a, "out"_a);
 }
 
+ops::AttentionPlanShape plan_shape(int64_t sequences, int64_t tokens, int64_t max_query_len,
+                                   int32_t heads, int32_t kv_heads, int32_t head_dim,
+                                   int32_t window, bool causal, int32_t multiprocessors) {
+  return {.sequences = sequences,
+          .tokens = tokens,
+          .max_query_len = max_query_len,
+          .heads = heads,
+          .kv_heads = kv_heads,
+          .head_dim = head_dim,
+          .window = window,
+          .causal = causal,
+          .multiprocessors = multiprocessors};
+}
+
+void bind_attention_plan(py::module_& m) {
+  m.def(
+      "attention_plan_words",
+      [](int64_t sequences, int64_t tokens, int64_t max_query_len, int32_t heads, int32_t kv_heads,
+         int32_t head_dim, int32_t window, bool causal, int32_t multiprocessors) {
+        return ops::attention_plan_words(plan_shape(sequences, tokens, max_query_len, heads,
+                                                    kv_heads, head_dim, window, causal,
+                                                    multiprocessors));
+      },
+      "sequences"_a, "tokens"_a, "max_query_len"_a, "heads"_a, "kv_heads"_a, "head_dim"_a,
+      "window"_a, "causal"_a, "multiprocessors"_a);
+  m.def(
+      "paged_attention_workspace_bytes",
+      [](int64_t sequences, int64_t tokens, int64_t max_query_len, int32_t heads, int32_t kv_heads,
+         int32_t head_dim, int32_t window, bool causal, int32_t multiprocessors) {
+        return ops::paged_attention_workspace_bytes(plan_shape(sequences, tokens, max_query_len,
+                                                               heads, kv_heads, head_dim, window,
+                                                               causal, multiprocessors));
+      },
+      "sequences"_a, "tokens"_a, "max_query_len"_a, "heads"_a, "kv_heads"_a, "head_dim"_a,
+      "window"_a, "causal"_a, "multiprocessors"_a);
+  m.def(
+      "plan_paged_attention",
+      [](TensorView query_start, TensorView seq_lens, Writable plan, int64_t sequences,
+         int64_t tokens, int64_t max_query_len, int32_t heads, int32_t kv_heads, int32_t head_dim,
+         int32_t window, bool causal, int32_t multiprocessors) {
+        const ops::AttentionPlanShape shape =
+            plan_shape(sequences, tokens, max_query_len, heads, kv_heads, head_dim, window, causal,
+                       multiprocessors);
+        throw_if_error(ops::plan_paged_attention(query_start, seq_lens, shape, plan.view));
+      },
+      "query_start"_a, "seq_lens"_a, "plan"_a, "sequences"_a, "tokens"_a, "max_query_len"_a,
+      "heads"_a, "kv_heads"_a, "head_dim"_a, "window"_a, "causal"_a, "multiprocessors"_a);
+}
+
 void bind_attention_ops(py::module_& m) {
   m.def(
       "rope_kv_write",
@@ -160,7 +209,7 @@ void bind_attention_ops(py::module_& m) {
       "paged_attention",
       [](TensorView q, TensorView k_cache, TensorView v_cache, TensorView block_tables,
          TensorView query_start, TensorView seq_lens, Writable out, float scale, float soft_cap,
-         int32_t window, bool causal) {
+         int32_t window, bool causal, Writable plan, Writable workspace, int64_t max_query_len) {
         const ops::PagedAttentionArgs args{.q = q,
                                            .k_cache = k_cache,
                                            .v_cache = v_cache,
@@ -171,12 +220,17 @@ void bind_attention_ops(py::module_& m) {
                                            .scale = scale,
                                            .soft_cap = soft_cap,
                                            .window = window,
-                                           .causal = causal};
+                                           .causal = causal,
+                                           .plan = plan.view,
+                                           .workspace = workspace.view,
+                                           .max_query_len = max_query_len};
         run_op(q, [&](Stream stream) { return ops::paged_attention(args, stream); });
       },
       "q"_a, "k_cache"_a, "v_cache"_a, "block_tables"_a, "query_start"_a, "seq_lens"_a, "out"_a,
       "scale"_a, "soft_cap"_a = ops::PagedAttentionArgs{}.soft_cap,
-      "window"_a = ops::PagedAttentionArgs{}.window, "causal"_a = ops::PagedAttentionArgs{}.causal);
+      "window"_a = ops::PagedAttentionArgs{}.window, "causal"_a = ops::PagedAttentionArgs{}.causal,
+      "plan"_a = py::none(), "workspace"_a = py::none(),
+      "max_query_len"_a = ops::PagedAttentionArgs{}.max_query_len);
   m.def(
       "varlen_attention",
       [](TensorView q, TensorView k, TensorView v, TensorView cu_q, TensorView cu_k, Writable out,
@@ -205,6 +259,7 @@ void bind_ops(py::module_& m) {
   bind_settings(m);
   bind_row_ops(m);
   bind_matrix_ops(m);
+  bind_attention_plan(m);
   bind_attention_ops(m);
   bind_sampling(m);
 }

@@ -167,6 +167,41 @@ MMCORE_API Status copy_blocks(const TensorView& cache, const TensorView& pairs, 
 // ---- attention
 // -------------------------------------------------------------------------------------------------------
 
+/// What a plan of paged_attention on a GPU is made for, besides the lengths of one step. Sizes and
+/// launches depend on nothing else, so that one CUDA graph serves any lengths in these bounds.
+/// Layers that have all of this in common share a plan; each other window or causal needs its own.
+struct AttentionPlanShape {
+  int64_t sequences = 0;      // N of the calls' seq_lens: a bucket's size
+  int64_t tokens = 0;         // T of the calls' q
+  int64_t max_query_len = 0;  // no sequence has more queries; 0: any number. With 1, or a few that
+                              // all heads of a key/value head together make 16 rows of at most,
+                              // nothing is launched for prefills
+  int32_t heads = 0;
+  int32_t kv_heads = 0;
+  int32_t head_dim = 0;
+  int32_t window = 0;
+  bool causal = true;
+  int32_t multiprocessors = 0;  // of the GPU that the calls run on
+};
+/// int32 words of a plan, a few thousand; -1 for a shape that no kernel takes.
+MMCORE_API int64_t attention_plan_words(const AttentionPlanShape& shape);
+/// Bytes of partial results; -1 as above. The memory needs no initial value, and all plans and
+/// layers that run one after the other may share it.
+MMCORE_API int64_t paged_attention_workspace_bytes(const AttentionPlanShape& shape);
+/// Writes the plan of one step: how its work is divided over the GPU. All tensors are on the CPU:
+/// query_start int32 [n + 1] and seq_lens int32 [n] with n <= shape.sequences (what is missing is
+/// empty, whatever the GPU's copies say), plan int32 [>= attention_plan_words(shape)]. O(n +
+/// multiprocessors + prefill tokens / 128).
+///
+/// Copy attention_plan_words(shape) words to the GPU before the step's first layer, in the order of
+/// the stream. Kernels write to the plan and leave it as it was: it serves any number of calls, one
+/// at a time, and is copied again only when a length has changed. The plan says which lengths are
+/// used; it must agree with the query_start and seq_lens of the calls where these are not empty.
+/// The same lengths and shape give the same bits of output; `sequences`, `tokens` and
+/// `max_query_len` make no difference to them.
+MMCORE_API Status plan_paged_attention(const TensorView& query_start, const TensorView& seq_lens,
+                                       const AttentionPlanShape& shape, const TensorView& plan);
+
 /// Attention of a mixed batch (prefills, chunks, decodes) over the paged cache, whose newest tokens
 /// are already written. Query i of sequence n is at position seq_lens[n] - query_len(n) + i; it
 /// sees keys at positions
@@ -185,6 +220,11 @@ struct PagedAttentionArgs {
   float soft_cap = 0.0f;
   int32_t window = 0;
   bool causal = true;
+  // Needed on a GPU, where nothing but them says how much work there is; ignored on the CPU. See
+  // AttentionPlanShape, whose sequences are seq_lens' N and whose tokens are q's T.
+  TensorView plan;            // int32 [>= attention_plan_words], in GPU memory
+  TensorView workspace;       // uint8 [>= paged_attention_workspace_bytes], 16-byte aligned
+  int64_t max_query_len = 0;  // as in the plan's shape
 };
 MMCORE_API Status paged_attention(const PagedAttentionArgs& args, Stream stream = {});
 

@@ -12,6 +12,7 @@ __all__: list[str] = [
     "CPU_ISAS",
     "activation",
     "activation_mul",
+    "attention_plan_words",
     "copy_blocks",
     "cpu_isa",
     "embedding_merge",
@@ -20,6 +21,8 @@ __all__: list[str] = [
     "logprobs",
     "num_threads",
     "paged_attention",
+    "paged_attention_workspace_bytes",
+    "plan_paged_attention",
     "rms_norm",
     "rope_kv_write",
     "sample",
@@ -37,6 +40,17 @@ def activation(
 def activation_mul(
     x: typing.Any, act: typing.SupportsInt | typing.SupportsIndex, out: typing.Any
 ) -> None: ...
+def attention_plan_words(
+    sequences: typing.SupportsInt | typing.SupportsIndex,
+    tokens: typing.SupportsInt | typing.SupportsIndex,
+    max_query_len: typing.SupportsInt | typing.SupportsIndex,
+    heads: typing.SupportsInt | typing.SupportsIndex,
+    kv_heads: typing.SupportsInt | typing.SupportsIndex,
+    head_dim: typing.SupportsInt | typing.SupportsIndex,
+    window: typing.SupportsInt | typing.SupportsIndex,
+    causal: bool,
+    multiprocessors: typing.SupportsInt | typing.SupportsIndex,
+) -> int: ...
 def copy_blocks(cache: typing.Any, pairs: typing.Any) -> None: ...
 def cpu_isa() -> int: ...
 def embedding_merge(
@@ -75,6 +89,34 @@ def paged_attention(
     soft_cap: typing.SupportsFloat | typing.SupportsIndex = 0.0,
     window: typing.SupportsInt | typing.SupportsIndex = 0,
     causal: bool = True,
+    plan: typing.Any = None,
+    workspace: typing.Any = None,
+    max_query_len: typing.SupportsInt | typing.SupportsIndex = 0,
+) -> None: ...
+def paged_attention_workspace_bytes(
+    sequences: typing.SupportsInt | typing.SupportsIndex,
+    tokens: typing.SupportsInt | typing.SupportsIndex,
+    max_query_len: typing.SupportsInt | typing.SupportsIndex,
+    heads: typing.SupportsInt | typing.SupportsIndex,
+    kv_heads: typing.SupportsInt | typing.SupportsIndex,
+    head_dim: typing.SupportsInt | typing.SupportsIndex,
+    window: typing.SupportsInt | typing.SupportsIndex,
+    causal: bool,
+    multiprocessors: typing.SupportsInt | typing.SupportsIndex,
+) -> int: ...
+def plan_paged_attention(
+    query_start: typing.Any,
+    seq_lens: typing.Any,
+    plan: typing.Any,
+    sequences: typing.SupportsInt | typing.SupportsIndex,
+    tokens: typing.SupportsInt | typing.SupportsIndex,
+    max_query_len: typing.SupportsInt | typing.SupportsIndex,
+    heads: typing.SupportsInt | typing.SupportsIndex,
+    kv_heads: typing.SupportsInt | typing.SupportsIndex,
+    head_dim: typing.SupportsInt | typing.SupportsIndex,
+    window: typing.SupportsInt | typing.SupportsIndex,
+    causal: bool,
+    multiprocessors: typing.SupportsInt | typing.SupportsIndex,
 ) -> None: ...
 def rms_norm(
     x: typing.Any,

@@ -17,6 +17,7 @@ from mmcore.ops._attention import (
     rope_kv_write,
     varlen_attention,
 )
+from mmcore.ops._attention_plan import AttentionPlanShape
 from mmcore.ops._dispatch import cpu_isa, num_threads, set_cpu_isa, set_num_threads
 from mmcore.ops._matrix import embedding_merge, linear, vision_projector
 from mmcore.ops._norm import layer_norm, rms_norm
@@ -32,6 +33,7 @@ from mmcore.ops._sampling import (
 __all__ = [
     "ACTIVATIONS",
     "HEAD_DIMS",
+    "AttentionPlanShape",
     "SampleOutput",
     "TokenLogprob",
     "activation",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from mmcore import _C
+from mmcore.ops._attention_plan import AttentionPlanShape
 from mmcore.ops._dispatch import is_traced, returned
 
 __all__ = ["HEAD_DIMS", "copy_blocks", "paged_attention", "rope_kv_write", "varlen_attention"]
@@ -82,6 +85,9 @@ def paged_attention(
     window: int = 0,
     causal: bool = True,
     out: Tensor | None = None,
+    plan: Tensor | None = None,
+    workspace: Tensor | None = None,
+    max_query_len: int = 0,
 ) -> Tensor:
     """Attend over the paged cache, for any mix of prefills, chunks and decodes.
 
@@ -108,6 +114,13 @@ def paged_attention(
         Whether a query sees no later keys.
     out
         [T, Hq, D]; allocated when left out.
+    plan, workspace
+        On a GPU, what :class:`AttentionPlanShape` describes: int32 [``plan_words``] with the
+        lengths' plan, and uint8 [``workspace_bytes``]. Without a plan one is made here, which waits
+        for the device to give the lengths: a convenience, not for serving, and not possible while a
+        CUDA graph is recorded.
+    max_query_len
+        As in the plan's shape.
     """
     if is_traced(q):
         result = _paged_attention_op(
@@ -121,6 +134,9 @@ def paged_attention(
             soft_cap,
             window,
             causal,
+            plan,
+            workspace,
+            max_query_len,
         )
         return returned(result, out)
     return _run_paged_attention(
@@ -135,6 +151,9 @@ def paged_attention(
         window,
         causal,
         out,
+        plan,
+        workspace,
+        max_query_len,
     )
 
 
@@ -150,9 +169,23 @@ def _run_paged_attention(
     window: int,
     causal: bool,
     out: Tensor | None,
+    plan: Tensor | None,
+    workspace: Tensor | None,
+    max_query_len: int,
 ) -> Tensor:
     if out is None:
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    on_gpu: tuple[Any, ...] = ()
+    if q.is_cuda:
+        if plan is None or workspace is None:
+            shape = AttentionPlanShape.of(
+                q, k_cache, seq_lens, max_query_len=max_query_len, window=window, causal=causal
+            )
+            if plan is None:
+                plan = shape.plan(query_start.cpu(), seq_lens.cpu()).to(q.device)
+            if workspace is None:
+                workspace = torch.empty(shape.workspace_bytes, dtype=torch.uint8, device=q.device)
+        on_gpu = (plan, workspace, max_query_len)
     _C.ops.paged_attention(
         q,
         k_cache,
@@ -165,6 +198,7 @@ def _run_paged_attention(
         soft_cap,
         window,
         causal,
+        *on_gpu,
     )
     return out
 
@@ -274,7 +308,8 @@ def _(cache: Tensor, pairs: Tensor) -> None:
     "mmcore::paged_attention",
     mutates_args=(),
     schema="(Tensor q, Tensor k_cache, Tensor v_cache, Tensor block_tables, Tensor query_start,"
-    " Tensor seq_lens, float scale, float soft_cap, int window, bool causal) -> Tensor",
+    " Tensor seq_lens, float scale, float soft_cap, int window, bool causal, Tensor? plan=None,"
+    " Tensor? workspace=None, int max_query_len=0) -> Tensor",
 )
 def _paged_attention_op(
     q: Tensor,
@@ -287,6 +322,9 @@ def _paged_attention_op(
     soft_cap: float,
     window: int,
     causal: bool,
+    plan: Tensor | None = None,
+    workspace: Tensor | None = None,
+    max_query_len: int = 0,
 ) -> Tensor:
     return _run_paged_attention(
         q,
@@ -300,6 +338,9 @@ def _paged_attention_op(
         window,
         causal,
         None,
+        plan,
+        workspace,
+        max_query_len,
     )
 
 
@@ -315,6 +356,9 @@ def _(
     soft_cap: float,
     window: int,
     causal: bool,
+    plan: Tensor | None = None,
+    workspace: Tensor | None = None,
+    max_query_len: int = 0,
 ) -> Tensor:
     return q.new_empty(q.shape)
 

@@ -1,0 +1,225 @@
+#include "ops/attention/gpu_plan.h"
+
+#include <algorithm>
+#include <cstring>
+#include <iterator>
+#include <limits>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "ops/attention/entry_check.h"
+#include "ops/cuda_backend.h"
+#include "tensor/shape_check.h"
+
+namespace mmcore::ops {
+namespace {
+
+constexpr const char* kOp = "plan_paged_attention";
+constexpr int64_t kHeaderWords = 16;
+constexpr int64_t kMaxLine = std::numeric_limits<int32_t>::max();
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t aligned(int64_t words) { return divide_up(words, 4) * 4; }
+int32_t to_int32(int64_t n) { return static_cast<int32_t>(n); }
+
+template <class T>
+constexpr int64_t kWords = static_cast<int64_t>(sizeof(T) / sizeof(int32_t));
+
+struct Tile {
+  int64_t keys;  // that its last row sees
+  int32_t sequence;
+  int32_t row;
+};
+
+/// Lengths as they are on the host.
+struct Lengths {
+  const int32_t* query_start;
+  const int32_t* seq_lens;
+  int32_t sequences;
+
+  int32_t queries(int32_t n) const { return query_start[n + 1] - query_start[n]; }
+};
+
+void check_lengths(ShapeCheck& check, const Lengths& lengths, const AttentionPlanShape& shape) {
+  if (lengths.sequences > shape.sequences) {
+    check.fail("seq_lens has " + std::to_string(lengths.sequences) +
+               " entries, more than the shape's " + std::to_string(shape.sequences) + " sequences");
+  }
+  if (!check.ok()) return;
+  check_starts(check, "query_start", lengths.query_start, lengths.sequences, shape.tokens);
+  for (int32_t n = 0; n < lengths.sequences && check.ok(); ++n) {
+    const int32_t queries = lengths.queries(n);
+    if (lengths.seq_lens[n] < queries) {
+      check.fail("seq_lens[" + std::to_string(n) + "] is " + std::to_string(lengths.seq_lens[n]) +
+                 ", expected at least the " + std::to_string(queries) + " queries of the sequence");
+    } else if (shape.max_query_len > 0 && queries > shape.max_query_len) {
+      check.fail("sequence " + std::to_string(n) + " has " + std::to_string(queries) +
+                 " queries, more than the shape's max_query_len of " +
+                 std::to_string(shape.max_query_len));
+    }
+  }
+}
+
+/// The line of units; the place behind its last one.
+int64_t lay_out(const Lengths& lengths, const AttentionPlanShape& shape,
+                std::vector<DecodeSequence>& sequences) {
+  const int32_t group = shape.heads / shape.kv_heads;
+  const int64_t units = int64_t{shape.kv_heads} * packs_of(group);
+  int64_t line = 0;
+  for (int32_t n = 0; n < lengths.sequences; ++n) {
+    const int32_t queries = lengths.queries(n);
+    if (queries == 0 || !is_decode(queries, group)) continue;
+    const int32_t keys = lengths.seq_lens[n];
+    const int32_t position = keys - queries;
+    const int32_t key_begin = shape.window > 0 ? std::max(0, position - shape.window + 1) : 0;
+    const int64_t cells = divide_up(keys, kCellKeys) - key_begin / kCellKeys;
+    sequences.push_back({.sequence = n,
+                         .first_row = lengths.query_start[n],
+                         .queries = queries,
+                         .keys = keys,
+                         .key_begin = key_begin,
+                         .cells = to_int32(cells),
+                         .line = to_int32(line),
+                         .units = to_int32(units)});
+    line += units * (cells + kUnitOverhead);
+    if (line > kMaxLine) break;
+  }
+  return line;
+}
+
+void divide(const std::vector<DecodeSequence>& sequences, int64_t line, int32_t workers,
+            int32_t* out) {
+  const int64_t chunk = std::max<int64_t>(kMinChunk, divide_up(line, workers));
+  size_t index = 0;
+  for (int32_t w = 0; w < workers; ++w) {
+    DecodeWorker worker{};
+    worker.chunk = to_int32(chunk);
+    const int64_t begin = std::min(line, w * chunk);
+    if (begin < line) {
+      while (index + 1 < sequences.size() && sequences[index + 1].line <= begin) ++index;
+      const DecodeSequence& first = sequences[index];
+      worker.begin = to_int32(begin);
+      worker.end = to_int32(std::min(line, begin + chunk));
+      worker.sequences = to_int32(static_cast<int64_t>(sequences.size()));
+      worker.index = to_int32(static_cast<int64_t>(index));
+      worker.unit = (worker.begin - first.line) / (first.cells + kUnitOverhead);
+      worker.first = first;
+    }
+    std::memcpy(out + w * kWords<DecodeWorker>, &worker, sizeof(worker));
+  }
+}
+
+int32_t cut_prefills(const Lengths& lengths, const AttentionPlanShape& shape, int32_t* out) {
+  const int32_t group = shape.heads / shape.kv_heads;
+  std::vector<Tile> tiles;
+  for (int32_t n = 0; n < lengths.sequences; ++n) {
+    const int32_t queries = lengths.queries(n);
+    if (queries == 0 || is_decode(queries, group)) continue;
+    for (int32_t row = 0; row < queries; row += kPrefillTileRows) {
+      const int64_t position = lengths.seq_lens[n] - queries + int64_t{row};
+      const int64_t last = std::min(queries - row, kPrefillTileRows) - 1;
+      const int64_t end = shape.causal ? position + last + 1 : lengths.seq_lens[n];
+      const int64_t begin =
+          shape.window > 0 ? std::max<int64_t>(0, position - shape.window + 1) : 0;
+      tiles.push_back({.keys = end - begin, .sequence = n, .row = row});
+    }
+  }
+  std::sort(tiles.begin(), tiles.end(), [](const Tile& a, const Tile& b) {
+    return std::tie(b.keys, a.sequence, a.row) < std::tie(a.keys, b.sequence, b.row);
+  });
+  for (const Tile& tile : tiles) {
+    *out++ = tile.sequence;
+    *out++ = tile.row;
+  }
+  return to_int32(static_cast<int64_t>(tiles.size()));
+}
+
+}  // namespace
+
+bool is_valid(const AttentionPlanShape& s) {
+  return s.sequences >= 0 && s.tokens >= 0 && s.max_query_len >= 0 && s.kv_heads > 0 &&
+         s.heads > 0 && s.heads % s.kv_heads == 0 && s.window >= 0 && s.multiprocessors > 0 &&
+         s.sequences <= kMaxLine && s.tokens <= kMaxLine &&
+         std::find(std::begin(kHeadDims), std::end(kHeadDims), s.head_dim) != std::end(kHeadDims);
+}
+
+int32_t max_decode_rows(const AttentionPlanShape& shape) {
+  const int64_t group = shape.heads / shape.kv_heads;
+  const bool few = decode_only(shape.max_query_len, to_int32(group)) &&
+                   shape.max_query_len * group <= kDecodeRows / 2;
+  return few ? kDecodeRows / 2 : kDecodeRows;
+}
+
+GpuPlanLayout gpu_plan_layout(const AttentionPlanShape& shape) {
+  const int32_t group = shape.heads / shape.kv_heads;
+  GpuPlanLayout layout{};
+  layout.workers = shape.multiprocessors;
+  if (!decode_only(shape.max_query_len, group)) {
+    const int64_t fewest = std::max(2, kDecodeRows / group + 1);  // queries of a prefill
+    layout.max_tiles = to_int32(shape.tokens / kPrefillTileRows +
+                                std::min(shape.sequences, shape.tokens / fewest));
+  }
+  layout.workers_at = kHeaderWords;
+  layout.counters_at = layout.workers_at + layout.workers * kWords<DecodeWorker>;
+  layout.sequences_at = layout.counters_at + aligned(layout.workers);
+  layout.tiles_at = layout.sequences_at + shape.sequences * kWords<DecodeSequence>;
+  layout.words = aligned(layout.tiles_at + 2 * int64_t{layout.max_tiles});
+  return layout;
+}
+
+int64_t attention_plan_words(const AttentionPlanShape& shape) {
+  return is_valid(shape) ? gpu_plan_layout(shape).words : -1;
+}
+
+int64_t paged_attention_workspace_bytes(const AttentionPlanShape& shape) {
+  if (!is_valid(shape)) return -1;
+  // Of each slot: a row's sums of weighted values, its maximum and its sum of weights.
+  return 2 * int64_t{shape.multiprocessors} * max_decode_rows(shape) * (shape.head_dim + 2) *
+         static_cast<int64_t>(sizeof(float));
+}
+
+Status plan_paged_attention(const TensorView& query_start, const TensorView& seq_lens,
+                            const AttentionPlanShape& shape, const TensorView& plan) {
+  ShapeCheck check(kOp);
+  const auto N = check.dim("N"), W = check.dim("W");
+  check.tensor("query_start", query_start, {N + 1}).dtype(DType::kInt32);
+  check.tensor("seq_lens", seq_lens, {N}).dtype(DType::kInt32);
+  check.tensor("plan", plan, {W}).dtype(DType::kInt32).writable();
+  MMCORE_RETURN_IF_ERROR(check.status());
+  if (on_gpu(check.device())) {
+    check.fail("the tensors are on a GPU; a plan is made on the CPU, from copies of the lengths");
+  } else if (!is_valid(shape)) {
+    check.fail("no kernel takes the shape: " + std::to_string(shape.heads) + " heads, " +
+               std::to_string(shape.kv_heads) + " key/value heads of " +
+               std::to_string(shape.head_dim) + ", window " + std::to_string(shape.window) + ", " +
+               std::to_string(shape.multiprocessors) + " multiprocessors");
+  } else if (check.size(W) < gpu_plan_layout(shape).words) {
+    check.fail("plan has " + std::to_string(check.size(W)) + " words, expected the " +
+               std::to_string(gpu_plan_layout(shape).words) + " of attention_plan_words");
+  }
+  MMCORE_RETURN_IF_ERROR(check.status());
+  const Lengths lengths{.query_start = query_start.ptr<int32_t>(),
+                        .seq_lens = seq_lens.ptr<int32_t>(),
+                        .sequences = to_int32(check.size(N))};
+  check_lengths(check, lengths, shape);
+  MMCORE_RETURN_IF_ERROR(check.status());
+
+  const GpuPlanLayout layout = gpu_plan_layout(shape);
+  auto* words = plan.ptr<int32_t>();
+  std::vector<DecodeSequence> sequences;
+  const int64_t line = lay_out(lengths, shape, sequences);
+  if (line > kMaxLine) {
+    check.fail("the sequences have too many keys for one call; expected less than " +
+               std::to_string(kMaxLine * kCellKeys) + " over all key/value heads");
+    return check.status();
+  }
+  std::fill_n(words, layout.words, 0);
+  divide(sequences, line, layout.workers, words + layout.workers_at);
+  std::memcpy(words + layout.sequences_at, sequences.data(),
+              sequences.size() * sizeof(DecodeSequence));
+  words[kTileCountAt] = cut_prefills(lengths, shape, words + layout.tiles_at);
+  return {};
+}
+
+}  // namespace mmcore::ops
