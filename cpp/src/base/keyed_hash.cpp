@@ -1,6 +1,15 @@
 #include "base/keyed_hash.h"
 
-#include <random>
+#include <unistd.h>
+#if defined(__linux__)
+#include <sys/random.h>
+#endif
+
+#include <cerrno>
+#include <string>
+#include <system_error>
+
+#include "mmcore/status.h"
 
 namespace mmcore {
 namespace {
@@ -18,11 +27,15 @@ HashKey HashKey::from_seed(uint64_t seed) {
   return {mix(seed + kStep), mix(seed + 2 * kStep)};
 }
 
+// Not std::random_device: a libstdc++ that is linked statically into a Python extension may meet
+// another copy in the process, and its streams and devices then crash.
 HashKey HashKey::random() {
-  std::random_device device;
-  const auto draw = [&] { return uint64_t{device()} << 32 | device(); };
-  const uint64_t k0 = draw();
-  return {k0, draw()};
+  HashKey key{};
+  if (getentropy(&key, sizeof(key)) != 0) {
+    throw InternalError("the system gives no random bytes: " +
+                        std::generic_category().message(errno));
+  }
+  return key;
 }
 
 }  // namespace mmcore

@@ -118,14 +118,5 @@ TEST(Activation, NamesWhatIsWrong) {
   expect(activation(x.view(), Activation::kSilu, elsewhere), "out is on cuda:0");
 }
 
-TEST(Activation, RefusesADeviceWithoutKernels) {
-  HostTensor x(DType::kFloat32, {2, 8});
-  TensorView there = x.view();
-  there.device = {DeviceType::kCuda, 1};
-  const Status status = activation(there, Activation::kSilu, there);
-  EXPECT_EQ(status.code(), StatusCode::kUnsupported);
-  EXPECT_NE(status.message().find("cuda:1"), std::string::npos) << status.message();
-}
-
 }  // namespace
 }  // namespace mmcore::ops::testing
