@@ -7,10 +7,10 @@ profiling does before there is one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,42 @@ from torch.nn.functional import scaled_dot_product_attention
 from mmcore import ops
 from mmcore.errors import ValidationError
 
-__all__ = ["Attention", "AttentionMetadata", "RotaryTable", "VisionAttention"]
+__all__ = [
+    "Attention",
+    "AttentionKind",
+    "AttentionMetadata",
+    "AttentionPlan",
+    "RotaryTable",
+    "VisionAttention",
+]
+
+
+class AttentionKind(NamedTuple):
+    """What layers have in common that can share a plan; `window` 0 for none."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_size: int
+    window: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionPlan:
+    """How a step's attention is divided over a GPU.
+
+    Parameters
+    ----------
+    words
+        int32, what :meth:`mmcore.ops.AttentionPlanShape.plan` wrote.
+    workspace
+        uint8, for partial results.
+    max_query_len
+        That the plan was made for.
+    """
+
+    words: Tensor
+    workspace: Tensor
+    max_query_len: int
 
 
 @dataclass(slots=True)
@@ -42,6 +77,8 @@ class AttentionMetadata:
         Sequences that prefill, their rows, and the rows of the others.
     max_query_len, max_seq_len
         Most rows of a sequence, and most tokens of one.
+    plans
+        A plan for each kind of layer, on a GPU; None elsewhere.
     """
 
     slot_mapping: Tensor
@@ -53,6 +90,7 @@ class AttentionMetadata:
     num_decode_tokens: int
     max_query_len: int
     max_seq_len: int
+    plans: Mapping[AttentionKind, AttentionPlan] | None = None
 
     @classmethod
     def without_cache(
@@ -147,6 +185,7 @@ class Attention(nn.Module):
             sliding_window = getattr(cache_config, "sliding_window", None)
         self.window = sliding_window or 0
         self.soft_cap = logits_soft_cap or 0.0
+        self.kind = AttentionKind(num_heads, self.num_kv_heads, head_size, self.window)
         # Not a submodule: layers share one table, which is no parameter of any of them.
         self._rotary = (rotary,)
 
@@ -220,6 +259,7 @@ class Attention(nn.Module):
             slot_mapping=attn_metadata.slot_mapping,
             interleaved=interleaved,
         )
+        plan = None if attn_metadata.plans is None else attn_metadata.plans.get(self.kind)
         out = ops.paged_attention(
             q,
             k_cache,
@@ -230,6 +270,9 @@ class Attention(nn.Module):
             scale=self.scale,
             soft_cap=self.soft_cap,
             window=self.window,
+            plan=None if plan is None else plan.words,
+            workspace=None if plan is None else plan.workspace,
+            max_query_len=0 if plan is None else plan.max_query_len,
         )
         return out.view(query.shape)
 

@@ -194,13 +194,17 @@ class ModelConfig:
     def dtype_for(self, device_type: str) -> torch.dtype:
         """Give the dtype to run with on a device.
 
-        On a CPU float16 is not computed with: ``"auto"`` becomes float32 there.
+        On a CPU float16 is not computed with: ``"auto"`` becomes float32 there. A checkpoint that
+        does not say its dtype runs in float32 on a CPU and in bfloat16 on a GPU.
 
         Raises
         ------
         ValidationError
             If float16 was asked for by name and the device is a CPU.
         """
+        silent = self._requested_dtype == "auto" and checkpoint_dtype_name(self.hf_config) is None
+        if silent and device_type != "cpu":
+            return _torch_dtype("bfloat16")
         name = self._resolved_dtype_name()
         if device_type == "cpu" and name == "float16":
             if self._requested_dtype != "auto":

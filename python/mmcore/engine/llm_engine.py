@@ -67,6 +67,7 @@ class LLMEngine:
             encoder_budget=config.encoder_budget,
             encoder_cache_rows=config.encoder_cache_rows,
             mm_input_cache_bytes=config.mm_input_cache_bytes,
+            enforce_eager=config.enforce_eager,
         )
         self.model_runner: ModelRunner = executor.runner
         self.memory_plan: MemoryPlan = executor.memory

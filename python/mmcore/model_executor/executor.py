@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mmcore.errors import ValidationError
+from mmcore.model_executor.attention_plans import AttentionPlanner
+from mmcore.model_executor.decode_graphs import GRAPH_BYTES, DecodeGraphs, batch_sizes
+from mmcore.model_executor.forward_signature import required_media_arguments
 from mmcore.model_executor.kv_cache import KvCacheSpec, allocate_kv_caches, empty_kv_caches
 from mmcore.model_executor.media_mapper import MediaMapper
 from mmcore.model_executor.memory_plan import (
@@ -16,23 +20,32 @@ from mmcore.model_executor.memory_plan import (
     MemoryPlan,
     MemoryRequest,
     available_cpu_bytes,
+    cuda_budget_bytes,
     plan_memory,
 )
 from mmcore.model_executor.model_loader import get_model
 from mmcore.model_executor.model_runner import PROMPT_LOGITS_ROWS, ModelRunner
 from mmcore.model_executor.models.interfaces import supports_encoder_split
 from mmcore.model_executor.profile_run import profile_run
+from mmcore.model_executor.staging import StagedInputs
 from mmcore.model_executor.workspace import encoder_bytes_per_row, step_workspace_bytes
 from mmcore.multimodal import MULTIMODAL_REGISTRY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import nn
 
     from mmcore.config import CacheConfig, DeviceConfig, LoadConfig, ModelConfig, SchedulerConfig
 
-__all__ = ["EncoderLimits", "Executor", "build_executor", "encoder_limits", "memory_request"]
+__all__ = [
+    "EncoderLimits",
+    "Executor",
+    "build_executor",
+    "encoder_limits",
+    "memory_request",
+    "resolve_device",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +86,14 @@ def build_executor(
     encoder_budget: int = 0,
     encoder_cache_rows: int = 0,
     mm_input_cache_bytes: int = 0,
+    enforce_eager: bool = False,
 ) -> Executor:
     """Load the model, check it on dummy data, plan the memory and allocate the KV cache.
+
+    Parameters
+    ----------
+    enforce_eager
+        Capture no CUDA graphs.
 
     Raises
     ------
@@ -84,7 +103,7 @@ def build_executor(
         If the weights cannot be loaded.
     """
     started = time.monotonic()
-    device = torch.device(_device_name(device_config))
+    device = resolve_device(device_config)
     dtype = model_config.dtype_for(device.type)
     model = get_model(
         model_config,
@@ -111,6 +130,11 @@ def build_executor(
         max_num_batched_tokens=scheduler_config.max_num_batched_tokens,
         placeholder_ids=placeholder_ids,
     )
+    graph_sizes: list[int] = []
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # what the run on dummy data left behind is free
+        if not enforce_eager:
+            graph_sizes = batch_sizes(scheduler_config.max_num_seqs)
     memory = plan_memory(
         memory_request(
             model_config,
@@ -121,6 +145,7 @@ def build_executor(
             weights_bytes=sum(t.nbytes for t in _distinct_tensors(model)),
             weights_loaded=True,
             measured_bytes=profile.peak_bytes or 0,
+            graph_sizes=graph_sizes,
         )
     )
     kv_caches = allocate_kv_caches(spec, memory.num_blocks, device)
@@ -136,13 +161,66 @@ def build_executor(
         time.monotonic() - loaded,
     )
     runner = ModelRunner(model, kv_caches, mapper, device)
+    if device.type == "cuda":
+        _prepare_cuda(runner, model_config, cache_config, scheduler_config, graph_sizes)
     return Executor(runner, memory, limits, profile.logits_size, split)
 
 
-def _device_name(device_config: DeviceConfig) -> str:
-    if device_config.device == "auto":
-        return device_config.device_type
-    return device_config.device
+def _prepare_cuda(
+    runner: ModelRunner,
+    model_config: ModelConfig,
+    cache_config: CacheConfig,
+    scheduler_config: SchedulerConfig,
+    graph_sizes: list[int],
+) -> None:
+    """Give the runner its place for a step's arrays, and graphs of these batch sizes."""
+    max_blocks = -(-model_config.max_model_len // cache_config.block_size)
+    with torch.cuda.device(runner.device):
+        staged = runner.inputs = StagedInputs(
+            runner.device,
+            AttentionPlanner(runner.model, runner.device),
+            scheduler_config.max_num_batched_tokens,
+            scheduler_config.max_num_seqs,
+            max_blocks,
+        )
+        if graph_sizes:
+            runner.graphs = DecodeGraphs(
+                runner.model,
+                runner.kv_caches,
+                staged,
+                required_media_arguments(runner.model),
+                graph_sizes,
+                max_blocks,
+            )
+            runner.graphs.capture_all()
+
+
+def resolve_device(device_config: DeviceConfig) -> torch.device:
+    """Name the device with its number.
+
+    Raises
+    ------
+    ValidationError
+        If it is a GPU that there is not.
+    """
+    kind = device_config.device_type
+    if kind == "cpu":
+        return torch.device("cpu")
+    name = device_config.device
+    if not torch.cuda.is_available():
+        raise ValidationError(
+            f"device={name!r} needs a GPU and a torch built for CUDA; torch {torch.__version__} "
+            "finds none. Use device='cpu'.",
+            code="unsupported",
+        )
+    count, index = torch.cuda.device_count(), name.partition(":")[2]
+    number = int(index) if index else torch.cuda.current_device()
+    if number >= count:
+        raise ValidationError(
+            f"device={name!r} does not exist: this machine has {count} GPUs, numbered from 0.",
+            code="unsupported",
+        )
+    return torch.device("cuda", number)
 
 
 def encoder_limits(
@@ -170,6 +248,7 @@ def memory_request(
     weights_bytes: int,
     weights_loaded: bool,
     measured_bytes: int = 0,
+    graph_sizes: Sequence[int] = (),
 ) -> MemoryRequest:
     """Gather what the memory plan is computed from; needs no weights.
 
@@ -181,26 +260,39 @@ def memory_request(
         Whether the weights are in memory already, so that what is available lacks them.
     measured_bytes
         Peak of a run besides weights, where it was measured.
+    graph_sizes
+        Batch sizes of CUDA graphs, whose memory nothing else may use.
     """
     dtype = model_config.dtype_for(device.type)
     spec = KvCacheSpec.of(model_config, cache_config, dtype)
-    workspace = step_workspace_bytes(
-        model_config,
-        dtype_bytes=dtype.itemsize,
-        num_tokens=scheduler_config.max_num_batched_tokens,
-        num_logits=max(scheduler_config.max_num_seqs, PROMPT_LOGITS_ROWS),
-        encoder_rows=limits.budget,
-    )
+    share = cache_config.gpu_memory_utilization
+
+    def step_bytes(num_tokens: int, num_logits: int, encoder_rows: int) -> int:
+        return step_workspace_bytes(
+            model_config,
+            dtype_bytes=dtype.itemsize,
+            num_tokens=num_tokens,
+            num_logits=num_logits,
+            encoder_rows=encoder_rows,
+        )
+
+    num_logits = max(scheduler_config.max_num_seqs, PROMPT_LOGITS_ROWS)
+    workspace = step_bytes(scheduler_config.max_num_batched_tokens, num_logits, limits.budget)
+    if measured_bytes:  # with one row of logits
+        workspace = max(workspace, measured_bytes + step_bytes(0, num_logits, 0))
+    if graph_sizes:
+        workspace += len(graph_sizes) * GRAPH_BYTES + step_bytes(max(graph_sizes), 0, 0)
+    loaded_bytes = weights_bytes if weights_loaded else 0
     if device.type == "cuda":
-        available = torch.cuda.get_device_properties(device).total_memory
+        budget = cuda_budget_bytes(device, share, loaded_bytes)
     else:
-        available = available_cpu_bytes() + (weights_bytes if weights_loaded else 0)
+        budget = int((available_cpu_bytes() + loaded_bytes) * share)
     return MemoryRequest(
         device=str(device),
-        budget_bytes=int(available * cache_config.gpu_memory_utilization),
+        budget_bytes=budget,
         weights_bytes=weights_bytes,
         encoder_cache_bytes=limits.cache_rows * encoder_bytes_per_row(model_config, dtype.itemsize),
-        workspace_bytes=max(workspace, measured_bytes),
+        workspace_bytes=workspace,
         bytes_per_block=spec.bytes_per_block,
         block_size=spec.block_size,
         max_model_len=model_config.max_model_len,

@@ -11,10 +11,20 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmcore.errors import ValidationError
 
-__all__ = ["MemoryPlan", "MemoryRequest", "available_cpu_bytes", "plan_memory"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "MemoryPlan",
+    "MemoryRequest",
+    "available_cpu_bytes",
+    "cuda_budget_bytes",
+    "plan_memory",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -141,6 +151,23 @@ def available_cpu_bytes() -> int:
         if limit is not None and used is not None and limit < 1 << 60:
             available = min(available, max(0, limit - used))
     return available
+
+
+def cuda_budget_bytes(device: torch.device, share: float, ours: int) -> int:
+    """Give what an engine may use of a GPU.
+
+    Parameters
+    ----------
+    share
+        Part of the device's memory that may be in use in all.
+    ours
+        Bytes of what is in use already that the plan counts itself. The rest belongs to other
+        processes, to libraries, and to the driver.
+    """
+    import torch
+
+    free, total = torch.cuda.mem_get_info(device)
+    return int(total * share) - max(0, total - free - ours)
 
 
 def _meminfo_available() -> int:

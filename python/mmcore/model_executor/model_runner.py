@@ -1,7 +1,7 @@
-"""Turns a step's plan into tensors, runs the model on them, and samples.
+"""Runs a step: media through the encoder, tokens through the decoder, logits to the sampler.
 
-The plan's arrays are the core's memory: they become tensors without a copy on the CPU and are gone
-when :meth:`ModelRunner.execute` returns.
+The plan's arrays are the core's memory and are gone when :meth:`ModelRunner.execute` returns;
+:mod:`~mmcore.model_executor.step_inputs` makes tensors of them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,6 @@ import numpy as np
 import torch
 
 from mmcore import _C
-from mmcore.attention import AttentionMetadata
 from mmcore.errors import InternalError, MmcoreError
 from mmcore.model_executor.encoder_runner import EncodeJob, EncoderRunner, Failure
 from mmcore.model_executor.forward_signature import required_media_arguments
@@ -24,10 +24,13 @@ from mmcore.model_executor.kv_cache import copy_kv_blocks
 from mmcore.model_executor.media_mapper import MediaItemLike, MediaMapper
 from mmcore.model_executor.models.interfaces import supports_encoder_split
 from mmcore.model_executor.sampling_metadata import SamplingMetadata
+from mmcore.model_executor.step_inputs import HostInputs, PlanReader, StepInputs
 from mmcore.multimodal import MultiModalInputs
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from mmcore.model_executor.decode_graphs import DecodeGraphs
 
 __all__ = ["ModelRunner", "RunnerRequest"]
 
@@ -62,6 +65,13 @@ class ModelRunner:
         One tensor a layer.
     mapper
         Prepares media; None for a text-only model.
+
+    Attributes
+    ----------
+    inputs
+        Turns plans into tensors.
+    graphs
+        Run steps of one row a sequence; None to launch all kernels one by one.
     """
 
     def __init__(
@@ -75,6 +85,8 @@ class ModelRunner:
         self.kv_caches = kv_caches
         self.mapper = mapper
         self.device = device
+        self.inputs: PlanReader = HostInputs()
+        self.graphs: DecodeGraphs | None = None
         self.encoder: EncoderRunner | None = None
         split: bool = supports_encoder_split(model)
         if mapper is not None and split:
@@ -122,30 +134,43 @@ class ModelRunner:
         """
         if self._unscheduled:
             self._note_scheduled(plan)
+        with self._on_device():
+            return self._execute(plan)
+
+    def _on_device(self) -> AbstractContextManager[object]:
+        return nullcontext() if self.device.type == "cpu" else torch.cuda.device(self.device)
+
+    def _execute(self, plan: _C.StepPlan) -> list[Failure] | None:
         copies = plan.block_copies
         if len(copies):
             self._copy_blocks(copies)
-        inputs: dict[str, Any] = {}
-        token_ids = self._to_device(plan.token_ids).long()
         if self.encoder is not None:
             failures = self._encode(plan)
             if failures:
                 return failures
-            if len(plan.embeddings):
-                inputs["inputs_embeds"] = self._merge(plan, token_ids)
+        if self.graphs is not None:
+            step = self.graphs.run(plan)
+            if step is not None:
+                self._prompt_logprobs(plan, step.hidden)
+                return self._sample(plan, step.hidden, step.sample_rows)
+        arguments: dict[str, Any] = dict(self._media_defaults)
+        step_inputs = self.inputs.read(plan)
+        if self.encoder is not None:
+            if step_inputs.media_rows is not None:
+                arguments["inputs_embeds"] = self._merge(plan, step_inputs)
         elif self.mapper is not None:
-            failures = self._map_whole_items(plan, inputs)
+            failures = self._map_whole_items(plan, arguments)
             if failures:
                 return failures
         hidden = self.model(
-            token_ids,
-            self._to_device(plan.positions),
+            step_inputs.token_ids,
+            step_inputs.positions,
             self.kv_caches,
-            self._attention_metadata(plan),
-            **inputs,
+            step_inputs.attention,
+            **arguments,
         )
         self._prompt_logprobs(plan, hidden)
-        return self._sample(plan, hidden)
+        return self._sample(plan, hidden, step_inputs.sample_rows)
 
     def _to_device(self, array: np.ndarray[Any, Any]) -> torch.Tensor:
         tensor = torch.from_numpy(array)
@@ -161,20 +186,6 @@ class ModelRunner:
     def _copy_blocks(self, copies: np.ndarray[Any, Any]) -> None:
         pairs = np.stack([copies["src"], copies["dst"]], axis=1).astype(np.int64)
         copy_kv_blocks(self.kv_caches, self._to_device(pairs))
-
-    def _attention_metadata(self, plan: _C.StepPlan) -> AttentionMetadata:
-        num_prefill_tokens = plan.num_prefill_tokens
-        return AttentionMetadata(
-            slot_mapping=self._to_device(plan.slot_mapping),
-            query_start=self._to_device(plan.query_start),
-            seq_lens=self._to_device(plan.seq_lens),
-            block_tables=self._to_device(plan.block_tables),
-            num_prefills=plan.num_prefills,
-            num_prefill_tokens=num_prefill_tokens,
-            num_decode_tokens=plan.num_tokens - num_prefill_tokens,
-            max_query_len=plan.max_query_len,
-            max_seq_len=plan.max_seq_len,
-        )
 
     # Media of models with an encoder of its own.
 
@@ -196,24 +207,22 @@ class ModelRunner:
             self.encoder.drop([job.slot for job in jobs])
         return failures
 
-    def _merge(self, plan: _C.StepPlan, token_ids: torch.Tensor) -> torch.Tensor:
+    def _merge(self, plan: _C.StepPlan, inputs: StepInputs) -> torch.Tensor:
         """Embed the step's tokens, with the rows of media taken from the encoder's outputs."""
         assert self.encoder is not None
-        mask = np.zeros(plan.num_tokens, dtype=np.bool_)
-        pieces = []  # in the order of the rows
-        for _, _, slot, source, target, rows in plan.embeddings.tolist():
-            mask[target : target + rows] = True
-            pieces.append(self.encoder.rows(slot, source, source + rows))
+        pieces = [  # in the order of the rows
+            self.encoder.rows(slot, source, source + rows)
+            for _, _, slot, source, _, rows in plan.embeddings.tolist()
+        ]
         embeds: torch.Tensor = self.model.embed_input_ids(
-            token_ids, pieces, is_multimodal=torch.from_numpy(mask)
+            inputs.token_ids, pieces, is_multimodal=inputs.media_rows
         )
         return embeds
 
     # Media of seed-level models: each item runs whole, with the tokens that stand for it.
 
-    def _map_whole_items(self, plan: _C.StepPlan, inputs: dict[str, Any]) -> list[Failure]:
+    def _map_whole_items(self, plan: _C.StepPlan, arguments: dict[str, Any]) -> list[Failure]:
         assert self.mapper is not None
-        inputs.update(self._media_defaults)
         media = plan.embeddings
         if not len(media):
             return []
@@ -232,7 +241,7 @@ class ModelRunner:
                 failures.append((request, error))
         if not failures:
             batch = MultiModalInputs.batch(mapped)
-            inputs.update(MultiModalInputs.as_kwargs(batch, device=self.device))
+            arguments.update(MultiModalInputs.as_kwargs(batch, device=self.device))
         return failures
 
     # Logits and sampling.
@@ -244,11 +253,12 @@ class ModelRunner:
             logits = self.model.compute_logits(hidden, SamplingMetadata(None, chunk))
             _C.prompt_logprobs(plan, logits, first)
 
-    def _sample(self, plan: _C.StepPlan, hidden: torch.Tensor) -> list[Failure] | None:
-        rows = plan.sample_rows
+    def _sample(
+        self, plan: _C.StepPlan, hidden: torch.Tensor, rows: torch.Tensor
+    ) -> list[Failure] | None:
         if not len(rows):
             return None
-        metadata = SamplingMetadata(plan, self._to_device(rows).long())
+        metadata = SamplingMetadata(plan, rows)
         logits = self.model.compute_logits(hidden, metadata)
         if self._with_processors:
             failures = self._process_logits(plan, logits)

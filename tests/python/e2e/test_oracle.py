@@ -1,7 +1,8 @@
 """Greedy tokens and first-token logits against Hugging Face transformers in float32.
 
-The same nine prompts a model, in five ways to run them. Where the reference's best two logits are
-closer than MARGIN two correct engines may part, so the comparison of that case ends there.
+The same nine prompts a model, in five ways to run them, on the CPU and on a GPU. Where the
+reference's best two logits are closer than MARGIN two correct engines may part, so the comparison
+of that case ends there.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from e2e.oracle import ABSENT, ORACLE, Case, Reference, make_reference
+from gpu.needs_gpu import GPU
 
 from mmcore import LLM, RequestOutput, SamplingParams
 
@@ -27,6 +29,11 @@ TOLERANCE = 1e-4
 GREEDY = SamplingParams(temperature=0.0, max_tokens=32, ignore_eos=True, logprobs=20)
 
 
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=GPU)])
+def device(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module", params=ARCHS)
 def reference(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -36,11 +43,11 @@ def reference(
     return make_reference(request.param, root)
 
 
-def make_llm(reference: Reference, **options: Any) -> LLM:
+def make_llm(reference: Reference, device: str, **options: Any) -> LLM:
     if reference.multimodal:
         options["limit_mm_per_prompt"] = {"image": 2}
     options.setdefault("num_gpu_blocks_override", 400)
-    return LLM(model=str(reference.checkpoint), dtype="float32", **options)
+    return LLM(model=str(reference.checkpoint), dtype="float32", device=device, **options)
 
 
 @contextmanager
@@ -52,7 +59,7 @@ def recorded_logits(llm: LLM) -> Iterator[list[np.ndarray]]:
 
     def recording(*args: Any, **kwargs: Any) -> Any:
         logits = original(*args, **kwargs)
-        rows.extend(logits.float().numpy().copy())
+        rows.extend(logits.float().cpu().numpy().copy())
         return logits
 
     model.compute_logits = recording
@@ -80,8 +87,8 @@ def check(case: Case, output: RequestOutput) -> None:
         assert logprob.logprob == pytest.approx(want_logprobs[token], abs=TOLERANCE)
 
 
-def test_one_at_a_time(reference: Reference) -> None:
-    llm = make_llm(reference)
+def test_one_at_a_time(reference: Reference, device: str) -> None:
+    llm = make_llm(reference, device)
     for case in reference.cases:
         with recorded_logits(llm) as rows:
             [output] = llm.generate([case.prompt], GREEDY, use_tqdm=False)
@@ -99,12 +106,14 @@ def run(llm: LLM, cases: list[Case]) -> None:
         check(case, output)
 
 
-def test_all_in_one_batch(reference: Reference) -> None:
-    run_all(make_llm(reference), reference)
+def test_all_in_one_batch(reference: Reference, device: str) -> None:
+    run_all(make_llm(reference, device), reference)
 
 
-def test_chunked_prefill_of_seven_tokens(reference: Reference) -> None:
-    llm = make_llm(reference, max_num_batched_tokens=7, enable_chunked_prefill=True, max_num_seqs=7)
+def test_chunked_prefill_of_seven_tokens(reference: Reference, device: str) -> None:
+    llm = make_llm(
+        reference, device, max_num_batched_tokens=7, enable_chunked_prefill=True, max_num_seqs=7
+    )
     run_all(llm, reference)
     metrics = llm.llm_engine.metrics()
     prompt_tokens = sum(len(c.prompt_token_ids) for c in reference.cases)
@@ -112,7 +121,7 @@ def test_chunked_prefill_of_seven_tokens(reference: Reference) -> None:
     assert metrics["steps"] > prompt_tokens / 7
 
 
-def test_preemption_in_a_tiny_pool(reference: Reference) -> None:
+def test_preemption_in_a_tiny_pool(reference: Reference, device: str) -> None:
     lengths = [len(c.prompt_token_ids) for c in reference.cases]
     longest, shortest = max(lengths) + 32, min(lengths)
     # Copies of the shortest prompt fill the pool. Admission keeps one block free for each, which
@@ -121,6 +130,7 @@ def test_preemption_in_a_tiny_pool(reference: Reference) -> None:
     copies = blocks // (-(-shortest // 4) + 2)
     llm = make_llm(
         reference,
+        device,
         block_size=4,
         num_gpu_blocks_override=blocks,
         max_model_len=longest + 1,
@@ -133,8 +143,8 @@ def test_preemption_in_a_tiny_pool(reference: Reference) -> None:
     assert llm.llm_engine.check_invariants() == []
 
 
-def test_second_pass_hits_the_prefix_cache(reference: Reference) -> None:
-    llm = make_llm(reference, enable_prefix_caching=True)
+def test_second_pass_hits_the_prefix_cache(reference: Reference, device: str) -> None:
+    llm = make_llm(reference, device, enable_prefix_caching=True)
     run_all(llm, reference)
     before = llm.llm_engine.metrics()
     run_all(llm, reference)

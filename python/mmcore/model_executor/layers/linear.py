@@ -32,6 +32,7 @@ __all__ = [
     "RowParallelLinear",
     "apply_linear",
     "prefers_kernel",
+    "prefers_projector",
 ]
 
 
@@ -54,19 +55,26 @@ def _kernel_rows(isa: str) -> dict[torch.dtype, int]:
 _KERNEL_ROWS: Mapping[torch.dtype, int] = _kernel_rows(ops.cpu_isa())
 
 
-def prefers_kernel(x: Tensor, on_device: bool = False) -> bool:
+# On a GPU: rows up to which mmcore's kernel is chosen, and the dtypes whose projector is.
+_CUDA_KERNEL_ROWS: Mapping[torch.dtype, int] = {}
+_CUDA_PROJECTOR: frozenset[torch.dtype] = frozenset()
+
+
+def prefers_kernel(x: Tensor) -> bool:
     """Choose between mmcore's kernel and torch's for a product with `x`: the one place that does.
 
     Parameters
     ----------
     x
         [..., K].
-    on_device
-        The answer for tensors that are not on a CPU.
     """
-    if not x.is_cpu:
-        return on_device
-    return x.numel() <= x.shape[-1] * _KERNEL_ROWS.get(x.dtype, 0)
+    table = _KERNEL_ROWS if x.is_cpu else _CUDA_KERNEL_ROWS
+    return x.numel() <= x.shape[-1] * table.get(x.dtype, 0)
+
+
+def prefers_projector(x: Tensor) -> bool:
+    """Choose between mmcore's vision projector and two products for features `x`, [..., K]."""
+    return prefers_kernel(x) if x.is_cpu else x.dtype in _CUDA_PROJECTOR
 
 
 def apply_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -9,7 +9,7 @@ from mmcore.model_executor.layers.activation import kernel_activation
 from mmcore.model_executor.layers.linear import (
     ReplicatedLinear,
     apply_linear,
-    prefers_kernel,
+    prefers_projector,
 )
 
 __all__ = ["VisionProjector"]
@@ -18,8 +18,8 @@ __all__ = ["VisionProjector"]
 class VisionProjector(nn.Module):
     """``linear_2(act(linear_1(x)))``, written straight into given rows.
 
-    One kernel on a GPU, and on a CPU for few rows; see
-    :func:`~mmcore.model_executor.layers.linear.prefers_kernel`.
+    One op where :func:`~mmcore.model_executor.layers.linear.prefers_projector` says so, else layer
+    by layer.
 
     Parameters
     ----------
@@ -51,6 +51,10 @@ class VisionProjector(nn.Module):
         )
         self.act = kernel_activation(act)
 
+    def is_fused_for(self, image_features: Tensor) -> bool:
+        """Tell whether one op does it all, for which rows cost nothing to leave out."""
+        return prefers_projector(image_features)
+
     def forward(
         self, image_features: Tensor, out: Tensor | None = None, rows: Tensor | None = None
     ) -> Tensor:
@@ -71,7 +75,7 @@ class VisionProjector(nn.Module):
         Tensor
             [..., out features], or `out`.
         """
-        if not prefers_kernel(image_features, on_device=True):
+        if not self.is_fused_for(image_features):
             return self._by_layers(image_features, out, rows)
         return ops.vision_projector(
             image_features,

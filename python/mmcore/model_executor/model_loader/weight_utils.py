@@ -32,17 +32,21 @@ def initialize_dummy_weights(model: nn.Module, seed: int = 0) -> None:
     sensible size.
     """
     generator = torch.Generator().manual_seed(seed)
-    block = torch.randn(_DUMMY_BLOCK, generator=generator)
+    drawn = torch.randn(_DUMMY_BLOCK, generator=generator, device="cpu") * 0.02
+    blocks: dict[tuple[float, torch.dtype, torch.device], Tensor] = {}
     offset = 0
     with torch.no_grad():
         for name, param in model.named_parameters():
             mean = 1.0 if param.dim() == 1 and name.endswith("weight") else 0.0
+            key = (mean, param.dtype, param.device)
+            block = blocks.get(key)
+            if block is None:
+                block = blocks[key] = (drawn + mean).to(device=param.device, dtype=param.dtype)
             flat = param.view(-1)
             done = 0
             while done < flat.numel():
                 count = min(flat.numel() - done, _DUMMY_BLOCK - offset)
-                part = block[offset : offset + count] * 0.02 + mean
-                flat[done : done + count].copy_(part)
+                flat[done : done + count].copy_(block[offset : offset + count])
                 done += count
                 offset = (offset + count) % _DUMMY_BLOCK
             record_loaded(param)

@@ -303,6 +303,8 @@ class LlavaForConditionalGeneration(nn.Module, SupportsMultiModal):
         items, rows, _ = features.shape
         if not self._drops_first_row:
             return list(self.multi_modal_projector(features).unbind(0))
+        if not self.multi_modal_projector.is_fused_for(features):
+            return list(self.multi_modal_projector(features[:, 1:]).unbind(0))
         # The projector leaves the first row of each image out, so that nothing is copied.
         kept = rows - 1
         device = features.device

@@ -129,20 +129,24 @@ def embed_with_media(
     multimodal_embeddings
         Tensors [rows, hidden] in the order of the prompt; None or empty for text only.
     is_multimodal
-        bool [T]: which tokens stand for media.
+        bool [T]: which tokens stand for media, on any device.
 
     Raises
     ------
     ValueError
-        If there are more or fewer embeddings than tokens that stand for media.
+        If there are more or fewer embeddings than tokens that stand for media. A mask on a GPU is
+        not counted, since that would wait for all that the GPU has to do before.
     """
     if multimodal_embeddings is None or len(multimodal_embeddings) == 0:
         embeds: Tensor = embedding(input_ids)
         return embeds
     media = _flatten_embeddings(multimodal_embeddings)
     rows = is_multimodal.cumsum(0)
-    # Counted from the mask, so that nothing out of range is ever read.
-    _check_counts(int(rows[-1]) if len(rows) else 0, media.shape[0], multimodal_embeddings)
+    # Nothing out of range may ever be read.
+    if is_multimodal.is_cuda:
+        rows.clamp_(max=media.shape[0])
+    else:
+        _check_counts(int(rows[-1]) if len(rows) else 0, media.shape[0], multimodal_embeddings)
     if isinstance(embedding, VocabParallelEmbedding):
         source = torch.where(is_multimodal, rows - 1, -1).to(input_ids.device)
         table = embedding.weight
