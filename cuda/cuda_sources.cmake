@@ -1,5 +1,14 @@
 set(MMCORE_CUDA_SOURCES
   attention/prefill.cpp
+  attention/prefill_mma_d128.cu
+  attention/prefill_mma_d256.cu
+  attention/prefill_mma_d32.cu
+  attention/prefill_mma_d64.cu
+  attention/prefill_mma_d72.cu
+  attention/prefill_mma_d80.cu
+  attention/prefill_mma_d96.cu
+  attention/prefill_plain.cu
+  attention/varlen.cpp
   host/device.cpp
   pending.cpp
 )

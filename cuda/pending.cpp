@@ -28,7 +28,6 @@ Status embedding_merge(const EmbeddingMergeArgs&, Stream) { return pending("embe
 Status rope_kv_write(const RopeKvWriteArgs&, Stream) { return pending("rope_kv_write"); }
 Status copy_blocks(const TensorView&, const TensorView&, Stream) { return pending("copy_blocks"); }
 Status paged_attention(const PagedAttentionArgs&, Stream) { return pending("paged_attention"); }
-Status varlen_attention(const VarlenAttentionArgs&, Stream) { return pending("varlen_attention"); }
 Status sample(const TensorView&, std::span<const SampleRow>, std::vector<SampledToken>&,
               std::vector<Status>*, Stream) {
   return pending("sample");

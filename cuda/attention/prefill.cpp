@@ -1,9 +1,95 @@
 #include "attention/prefill.h"
 
-namespace mmcore::cuda {
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <string>
 
-Status launch_prefill(const ops::AttentionProblem&, const PrefillWork&, cudaStream_t) {
-  return Status::unsupported("paged_attention: there is no CUDA kernel for prefill yet");
+#include "attention/prefill_params.h"
+
+namespace mmcore::cuda {
+namespace {
+
+constexpr double kLog2E = 1.4426950408889634;
+
+ScoreScale score_scale(const ops::AttentionProblem& p) {
+  if (p.soft_cap > 0.0f) {
+    return {.multiplier = 1.0f,
+            .factor = 1.0f,
+            .cap_in = p.scale / p.soft_cap,
+            .cap_out = static_cast<float>(p.soft_cap * kLog2E),
+            .transform = true};
+  }
+  const auto scale = static_cast<float>(p.scale * kLog2E);
+  // The maximum is taken before the multiplication, which must keep the order.
+  if (p.scale > 0.0f) return {scale, 1.0f, 0.0f, 0.0f, false};
+  return {1.0f, scale, 0.0f, 0.0f, true};
+}
+
+bool multiple_of_16_bytes(const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }
+
+bool vectors(const ops::KvRows& rows, int32_t kv_heads) {
+  return multiple_of_16_bytes(rows.data) && rows.block_stride % 8 == 0 &&
+         rows.row_stride % 8 == 0 && (kv_heads == 1 || rows.head_stride % 8 == 0);
+}
+
+}  // namespace
+
+PrefillParams prefill_params(const ops::AttentionProblem& p) {
+  const auto rows = [&](const void* data, int64_t row_stride, int64_t head_stride) {
+    return multiple_of_16_bytes(data) && row_stride % 8 == 0 &&
+           (p.heads == 1 || head_stride % 8 == 0);
+  };
+  return {.p = p,
+          .tiles = nullptr,
+          .count = nullptr,
+          .max_tiles = 0,
+          .key_rows = 0,
+          .score = score_scale(p),
+          .vector_q = rows(p.q, p.q_row_stride, p.q_head_stride),
+          .vector_kv = vectors(p.k, p.kv_heads) && vectors(p.v, p.kv_heads),
+          .vector_out = rows(p.out, p.out_row_stride, p.out_head_stride)};
+}
+
+Status launch_attention(const char* op, const PrefillParams& a, cudaStream_t stream) {
+  const ops::AttentionProblem& p = a.p;
+  if (a.max_tiles <= 0 || p.sequences <= 0 || p.heads <= 0) return {};
+  if (int64_t{a.max_tiles} * p.heads > std::numeric_limits<int32_t>::max()) {
+    return Status::invalid_argument(std::string(op) + ": " + std::to_string(a.max_tiles) +
+                                    " tiles of queries times " + std::to_string(p.heads) +
+                                    " heads are more than a grid holds; use smaller batches");
+  }
+  if (p.dtype == DType::kFloat32 || p.kv_dtype != p.dtype) {
+    return launch_prefill_plain(op, a, stream);
+  }
+  switch (p.head_dim) {
+    case 32:
+      return launch_prefill_mma<32>(op, a, stream);
+    case 64:
+      return launch_prefill_mma<64>(op, a, stream);
+    case 72:
+      return launch_prefill_mma<72>(op, a, stream);
+    case 80:
+      return launch_prefill_mma<80>(op, a, stream);
+    case 96:
+      return launch_prefill_mma<96>(op, a, stream);
+    case 128:
+      return launch_prefill_mma<128>(op, a, stream);
+    case 256:
+      return launch_prefill_mma<256>(op, a, stream);
+    default:
+      return Status::unsupported(std::string(op) + ": no CUDA kernel for head dim " +
+                                 std::to_string(p.head_dim));
+  }
+}
+
+Status launch_prefill(const ops::AttentionProblem& problem, const PrefillWork& work,
+                      cudaStream_t stream) {
+  PrefillParams params = prefill_params(problem);
+  params.tiles = work.tiles;
+  params.count = work.count;
+  params.max_tiles = work.max_tiles;
+  return launch_attention("paged_attention", params, stream);
 }
 
 }  // namespace mmcore::cuda

@@ -1,0 +1,48 @@
+// What the kernels of prefill and varlen attention are given, whichever of them runs.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "mmcore/status.h"
+#include "ops/attention/problem.h"
+
+namespace mmcore::cuda {
+
+/// How raw products become exponents of 2. transform(raw) = cap_out * tanh(raw * cap_in) with a
+/// soft cap, raw * factor without; weights are exp2(multiplier * (transformed - their maximum)).
+struct ScoreScale {
+  float multiplier;  // above 0
+  float factor;      // read only where `transform` is set: a scale that is not positive
+  float cap_in;
+  float cap_out;  // 0: no soft cap
+  bool transform;
+};
+
+struct PrefillParams {
+  ops::AttentionProblem p;
+  const int32_t* tiles;  // [max_tiles, 2]: sequence, first row; null: found from query_start
+  const int32_t* count;  // [1], where there are tiles
+  int32_t max_tiles;
+  int64_t key_rows;  // rows of contiguous k and v; 0 where they are paged
+  ScoreScale score;
+  bool vector_q;  // every row and head begins at a multiple of 16 bytes
+  bool vector_kv;
+  bool vector_out;
+};
+
+/// Fills in all but the tiles.
+PrefillParams prefill_params(const ops::AttentionProblem& problem);
+
+/// Runs the best kernel for the current device. `op` is what errors name.
+Status launch_attention(const char* op, const PrefillParams& params, cudaStream_t stream);
+
+/// Any pair of float dtypes, any strides; float32 throughout. Slow.
+Status launch_prefill_plain(const char* op, const PrefillParams& params, cudaStream_t stream);
+
+/// q, k and v of one 16-bit dtype; mma.sync, from compute capability 8.0 on. One file a head dim.
+template <int D>
+Status launch_prefill_mma(const char* op, const PrefillParams& params, cudaStream_t stream);
+
+}  // namespace mmcore::cuda

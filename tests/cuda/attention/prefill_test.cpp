@@ -1,0 +1,193 @@
+// Prefill over the paged cache through launch_prefill, with tiles made here.
+#include "attention/prefill.h"
+
+#include <cuda_runtime_api.h>
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "attention/prefill_case.h"
+
+namespace mmcore::cuda {
+namespace {
+
+class PrefillTest : public GpuTest {
+ protected:
+  /// Tiles of all sequences in reverse, so that order is seen not to matter; some are missing
+  /// where `skip` says so.
+  static Status run(const AttentionBatch& batch, const AttentionShape& shape, int32_t skip = -1) {
+    std::vector<int32_t> tiles;
+    for (auto n = static_cast<int32_t>(shape.queries.size()) - 1; n >= 0; --n) {
+      if (n == skip) continue;
+      for (int32_t i = 0; i < shape.queries[static_cast<size_t>(n)]; i += kPrefillTileRows) {
+        tiles.insert(tiles.end(), {n, i});
+      }
+    }
+    const auto count = static_cast<int32_t>(tiles.size() / 2);
+    tiles.insert(tiles.end(), 6, 0x7ffffff0);  // what lies past the count must not be used
+    const DeviceTensor tiles_dev = DeviceTensor::from(tiles, {count + 3, 2});
+    const DeviceTensor count_dev = DeviceTensor::from(std::vector<int32_t>{count}, {1});
+    const PrefillWork work{tiles_dev.view().ptr<int32_t>(), count_dev.view().ptr<int32_t>(),
+                           count + 3};
+    const Status status = launch_prefill(batch.problem(), work, nullptr);
+    EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    return status;
+  }
+
+  static void check(const AttentionShape& shape, uint32_t seed, ErrorSums* sums = nullptr) {
+    SCOPED_TRACE("seed " + std::to_string(seed) + ": " + shape.describe());
+    const AttentionBatch batch(shape, seed);
+    const Status status = run(batch, shape);
+    ASSERT_TRUE(status.ok()) << status.message();
+    const std::vector<float> got = batch.result();
+    const std::vector<double> want = batch.expected();
+    EXPECT_LE(worst_row_error(shape, got, want), tolerance(shape.dtype));
+    if (sums != nullptr) sums->add(got, want);
+  }
+
+  static AttentionShape random_shape(uint32_t seed, DType dtype) {
+    std::mt19937 rng(seed);
+    const auto pick = [&](int low, int high) {
+      return std::uniform_int_distribution<int>(low, high)(rng);
+    };
+    AttentionShape s;
+    s.dtype = s.kv_dtype = dtype;
+    s.dim = ops::kHeadDims[pick(0, 6)];
+    s.kv_heads = pick(1, 2);
+    s.heads = s.kv_heads * pick(1, 4);
+    s.block_size = pick(0, 2) == 0 ? 1 << pick(0, 7) : 16;
+    s.causal = pick(0, 3) > 0;
+    s.window = pick(0, 2) == 0 ? pick(1, 200) : 0;
+    s.soft_cap = pick(0, 3) == 0 ? static_cast<float>(pick(1, 50)) : 0.0f;
+    s.scale = 1.0f / std::sqrt(static_cast<float>(s.dim));
+    if (pick(0, 7) == 0) s.scale = static_cast<float>(pick(-10, 10)) / 10.0f;
+    s.padding = pick(0, 3) == 0 ? pick(1, 9) : pick(0, 1) * 8;
+    s.heads_first = pick(0, 3) == 0;
+    for (int n = pick(1, 3); n > 0; --n) {
+      const int queries = pick(0, 4) == 0 ? pick(0, 3) : pick(1, 280);
+      s.queries.push_back(queries);
+      s.keys.push_back(queries + (pick(0, 1) == 0 ? 0 : pick(0, 300)));
+    }
+    return s;
+  }
+
+  static void check_random(DType dtype, uint32_t first_seed, uint32_t count) {
+    ErrorSums sums;
+    for (uint32_t seed = first_seed; seed < first_seed + count && !HasFailure(); ++seed) {
+      check(random_shape(seed, dtype), seed, &sums);
+    }
+    EXPECT_LE(sums.relative(), rms_tolerance(dtype));
+    RecordProperty("rms_error", std::to_string(sums.relative()));
+  }
+};
+
+TEST_F(PrefillTest, RandomShapesBFloat16) { check_random(DType::kBFloat16, 1000, 160); }
+TEST_F(PrefillTest, RandomShapesFloat16) { check_random(DType::kFloat16, 2000, 80); }
+TEST_F(PrefillTest, RandomShapesFloat32) { check_random(DType::kFloat32, 3000, 40); }
+
+TEST_F(PrefillTest, EveryHeadDimOverSeveralTiles) {
+  for (const int dim : ops::kHeadDims) {
+    for (const DType dtype : {DType::kBFloat16, DType::kFloat16}) {
+      AttentionShape s;
+      s.dim = dim;
+      s.dtype = s.kv_dtype = dtype;
+      s.scale = 1.0f / std::sqrt(static_cast<float>(dim));
+      s.queries = {257, 129, 1, 128};
+      s.keys = {257, 700, 1, 641};
+      check(s, 7);
+    }
+  }
+}
+
+TEST_F(PrefillTest, EveryBlockSize) {
+  for (int block = 1; block <= 128; block *= 2) {
+    for (const int dim : {64, 128}) {
+      AttentionShape s;
+      s.dim = dim;
+      s.block_size = block;
+      s.queries = {200, 64};
+      s.keys = {333, 64};
+      check(s, static_cast<uint32_t>(block));
+    }
+  }
+}
+
+TEST_F(PrefillTest, ManySequencesReduced) {
+  AttentionShape s;
+  s.heads = 4;
+  for (int n = 0; n < 40; ++n) {
+    s.queries.push_back(1 + 37 * n % 23);
+    s.keys.push_back(s.queries.back() + 13 * n % 50);
+  }
+  check(s, 11);
+  s.dim = 128;
+  s.block_size = 32;
+  check(s, 12);
+}
+
+TEST_F(PrefillTest, MixedDtypesReduced) {
+  const DType types[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16};
+  for (const DType q : types) {
+    for (const DType kv : types) {
+      AttentionShape s;
+      s.dtype = q;
+      s.kv_dtype = kv;
+      s.queries = {9, 30};
+      s.keys = {70, 30};
+      check(s, 21);
+    }
+  }
+}
+
+TEST_F(PrefillTest, RowsWithoutTileAreLeftAloneReduced) {
+  AttentionShape s;
+  s.queries = {20, 3, 40};
+  s.keys = {20, 90, 55};
+  const AttentionBatch batch(s, 5);
+  ASSERT_TRUE(run(batch, s, 1).ok());
+  const std::vector<float> got = batch.result();
+  const std::vector<double> want = batch.expected();
+  const auto row = static_cast<size_t>(s.heads * s.dim);
+  for (size_t i = 0; i < got.size(); ++i) {
+    if (i / row >= 20 && i / row < 23) {
+      ASSERT_TRUE(std::isnan(got[i])) << i;
+    } else {
+      ASSERT_NEAR(got[i], want[i], 0.05) << i;
+    }
+  }
+}
+
+TEST_F(PrefillTest, NothingToDo) {
+  AttentionShape s;
+  s.queries = {5};
+  s.keys = {5};
+  const AttentionBatch batch(s, 1);
+  EXPECT_TRUE(launch_prefill(batch.problem(), {nullptr, nullptr, 0}, nullptr).ok());
+  const DeviceTensor tiles = DeviceTensor::from(std::vector<int32_t>{0, 0}, {1, 2});
+  const DeviceTensor none = DeviceTensor::from(std::vector<int32_t>{0}, {1});
+  EXPECT_TRUE(launch_prefill(batch.problem(),
+                             {tiles.view().ptr<int32_t>(), none.view().ptr<int32_t>(), 1}, nullptr)
+                  .ok());
+  for (const float value : batch.result()) ASSERT_TRUE(std::isnan(value));
+}
+
+TEST_F(PrefillTest, SameBitsAgain) {
+  for (const int dim : {64, 80, 128, 256}) {
+    AttentionShape s;
+    s.dim = dim;
+    s.heads = 8;
+    s.kv_heads = 2;
+    s.queries = {300, 100, 512};
+    s.keys = {900, 100, 600};
+    const AttentionBatch batch(s, 3);
+    ASSERT_TRUE(run(batch, s).ok());
+    const std::vector<uint8_t> once = batch.out_bytes();
+    for (int i = 0; i < 5; ++i) {
+      ASSERT_TRUE(run(batch, s).ok());
+      ASSERT_EQ(batch.out_bytes(), once) << "head dim " << dim;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace mmcore::cuda
