@@ -1,4 +1,5 @@
 set(MMCORE_CUDA_SOURCES
+  activation.cu
   attention/prefill.cpp
   attention/prefill_mma_d128.cu
   attention/prefill_mma_d256.cu
@@ -9,6 +10,10 @@ set(MMCORE_CUDA_SOURCES
   attention/prefill_mma_d96.cu
   attention/prefill_plain.cu
   attention/varlen.cpp
+  copy_blocks.cu
   host/device.cpp
+  norm.cu
   pending.cpp
+  rope_kv_write.cu
+  vision/embedding_merge.cu
 )

@@ -1,5 +1,12 @@
 set(MMCORE_CUDA_TESTS
+  ../cpp/ops/host_tensor.cpp
+  activation_test.cpp
   attention/prefill_test.cpp
   attention/varlen_test.cpp
+  copy_blocks_test.cpp
   host/device_test.cpp
+  mirror.cpp
+  norm_test.cpp
+  rope_kv_write_test.cpp
+  vision/embedding_merge_test.cpp
 )

@@ -129,7 +129,8 @@ MMCORE_API Status vision_projector(const VisionProjectorArgs& args, Stream strea
 // -------------------------------------------------------------------------------------------------------
 
 /// Gathers text rows and copies media rows: out[t] = source[t] >= 0 ? media[source[t]] :
-/// table[token_ids[t]]. A token id outside the table is kInvalidArgument on the CPU.
+/// table[token_ids[t]]. An index outside the table or media is kInvalidArgument on the CPU and gives
+/// a row of zeros on a GPU.
 struct EmbeddingMergeArgs {
   TensorView token_ids;  // int32 or int64 [T]
   TensorView table;      // [V, H]
@@ -145,7 +146,8 @@ MMCORE_API Status embedding_merge(const EmbeddingMergeArgs& args, Stream stream 
 /// Rotates q and k in place and writes k and v to the paged cache, in one pass.
 /// cos_sin row p is [cos(p f_0) ... cos(p f_{R/2-1}) | sin(...)], R the rotary dim <= D. Not
 /// interleaved: dim i pairs with i + R/2 (Llama, "rotate half"); interleaved: 2i with 2i + 1
-/// (GPT-J). Dims from R on pass through.
+/// (GPT-J). Dims from R on pass through. A position without a row in cos_sin or a slot outside the
+/// cache is kInvalidArgument on the CPU; on a GPU such a token is not rotated, or not written.
 struct RopeKvWriteArgs {
   TensorView q;          // [T, Hq, D], in and out; may be absent (write only)
   TensorView k;          // [T, Hkv, D], in and out
@@ -161,7 +163,8 @@ struct RopeKvWriteArgs {
 MMCORE_API Status rope_kv_write(const RopeKvWriteArgs& args, Stream stream = {});
 
 /// Copies whole blocks inside a cache: cache[dst] = cache[src] for each pair, in order.
-/// cache [B, P, Hkv, D] or any [B, ...] with contiguous blocks; pairs int64 [n, 2].
+/// cache [B, P, Hkv, D] or any [B, ...] with contiguous blocks; pairs int64 [n, 2]. A pair that
+/// names no block is kInvalidArgument on the CPU and ignored on a GPU.
 MMCORE_API Status copy_blocks(const TensorView& cache, const TensorView& pairs, Stream stream = {});
 
 // ---- attention

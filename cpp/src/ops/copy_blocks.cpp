@@ -16,16 +16,17 @@ Status copy_blocks(const TensorView& cache, const TensorView& pairs, Stream stre
   check.tensor("pairs", pairs, {n, 2}).dtype(DType::kInt64);
   if (check.ok()) check.require(cache.rank >= 1, "cache has rank 0, expected [B, ...]");
   MMCORE_RETURN_IF_ERROR(check.status());
-  if (on_gpu(check.device())) return cuda::copy_blocks(cache, pairs, stream);
-
   int64_t block_bytes = static_cast<int64_t>(size_of(cache.dtype));
   for (int axis = 1; axis < cache.rank; ++axis) block_bytes *= cache.size(axis);
   const int64_t stride = cache.stride(0) * static_cast<int64_t>(size_of(cache.dtype));
-  const int64_t count = check.size(n);
   if (cache.size(0) > 1 && stride < block_bytes) {
     check.fail("cache is written but its blocks overlap (stride " +
                std::to_string(cache.stride(0)) + " in axis 0)");
   }
+  MMCORE_RETURN_IF_ERROR(check.status());
+  if (on_gpu(check.device())) return cuda::copy_blocks(cache, pairs, stream);
+
+  const int64_t count = check.size(n);
   for (int64_t i = 0; i < count && check.ok(); ++i) {
     const int64_t* pair = pairs.ptr<int64_t>() + i * pairs.stride(0);
     for (int side = 0; side < 2; ++side) {
