@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # On a machine with a GPU: builds with CUDA, runs what is marked gpu, then times the kernels.
 #
-#   gpu.sh [build] [sanitize] [test] [e2e] [bench]     all but sanitize without a name
+#   gpu.sh [build] [sanitize] [test] [e2e] [bench] [e2e-bench]
+#
+# Without a name: build, test, e2e, bench.
 #
 # OUT        folder for logs and JSON (default build/gpu)
 # PYTHON     an interpreter with torch for CUDA, pybind11, cmake and ninja (default python3)
@@ -44,6 +46,8 @@ python_tests() { "$python" -m pytest -q -m gpu -p no:cacheprovider tests/python 
 # shellcheck disable=SC2086 # names are words
 bench() { "$python" -m benchmarks.cuda --json "$OUT/cuda.json" ${FAMILIES:-} 2>&1 | tee "$OUT/bench.txt"; }
 
+e2e_bench() { "$python" -m benchmarks.e2e.llava7b --eager --json "$OUT/llava7b.json" 2>&1 | tee "$OUT/llava7b.txt"; }
+
 for step in $want; do
   printf '\n==> %s (%s s)\n' "$step" "$SECONDS"
   case $step in
@@ -53,7 +57,8 @@ for step in $want; do
     e2e) python_tests; note "Python GPU tests" $? ;;
     bench) build/cuda/benchmarks/cuda/mmcore_bench_cuda 2>&1 | tee "$OUT/bench_cpp.txt"; note "C++ benchmark" $?
            bench; note benchmarks $? ;;
-    *) echo "gpu.sh: no step '$step'; expected build, sanitize, test, e2e or bench"; exit 2 ;;
+    e2e-bench) e2e_bench; note "end-to-end benchmark" $? ;;
+    *) echo "gpu.sh: no step '$step'; expected build, sanitize, test, e2e, bench or e2e-bench"; exit 2 ;;
   esac
 done
 printf '\n%s s\n' "$SECONDS"
