@@ -1,5 +1,15 @@
 set(MMCORE_CUDA_SOURCES
   activation.cu
+  attention/decode.cpp
+  attention/decode_mma_d128.cu
+  attention/decode_mma_d256.cu
+  attention/decode_mma_d32.cu
+  attention/decode_mma_d64.cu
+  attention/decode_mma_d72.cu
+  attention/decode_mma_d80.cu
+  attention/decode_mma_d96.cu
+  attention/decode_plain.cu
+  attention/paged_attention.cpp
   attention/prefill.cpp
   attention/prefill_mma_d128.cu
   attention/prefill_mma_d256.cu

@@ -16,7 +16,6 @@ Status pending(const char* op) {
 
 Status linear(const LinearArgs&, Stream) { return pending("linear"); }
 Status vision_projector(const VisionProjectorArgs&, Stream) { return pending("vision_projector"); }
-Status paged_attention(const PagedAttentionArgs&, Stream) { return pending("paged_attention"); }
 Status sample(const TensorView&, std::span<const SampleRow>, std::vector<SampledToken>&,
               std::vector<Status>*, Stream) {
   return pending("sample");

@@ -7,6 +7,7 @@ set(MMCORE_OPS_TESTS
   ops/copy_blocks_test.cpp
   ops/cpu_isa_test.cpp
   ops/embedding_merge_test.cpp
+  ops/gpu_plan_test.cpp
   ops/host_tensor.cpp
   ops/linear_case.cpp
   ops/linear_test.cpp

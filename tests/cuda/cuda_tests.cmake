@@ -1,6 +1,8 @@
 set(MMCORE_CUDA_TESTS
+  ../cpp/ops/attention_case.cpp
   ../cpp/ops/host_tensor.cpp
   activation_test.cpp
+  attention/decode_test.cpp
   attention/prefill_test.cpp
   attention/varlen_test.cpp
   copy_blocks_test.cpp

@@ -95,8 +95,9 @@ MMCORE_API Status activation_mul(const TensorView& x, Activation kind, const Ten
 // ----------------------------------------------------------------------------------------------------------
 
 /// out = act(x weight^T + bias). Row m goes to row out_rows[m] of `out`; a negative entry drops the
-/// row, others differ from each other. A row's bits never depend on the number of threads; on the
-/// CPU they may differ between calls of at most 8 tokens and longer ones.
+/// row, others differ from each other. A row's bits never depend on the number of threads; they may
+/// differ between calls of at most 8 tokens and longer ones on the CPU, and between any two numbers
+/// of tokens on a GPU, where it chooses the kernel. The same call gives the same bits every time.
 struct LinearArgs {
   TensorView x;         // [T, K]
   TensorView weight;    // [N, K]
@@ -108,8 +109,9 @@ struct LinearArgs {
 MMCORE_API Status linear(const LinearArgs& args, Stream stream = {});
 
 /// The vision projector, fused: out[rows[m]] = act(x w1^T + b1) w2^T + b2, written straight into
-/// the decoder's embedding rows. Rows with a negative index are computed by nobody, the other
-/// indices differ from each other. What the first layer gives is rounded to the tensors' type.
+/// the decoder's embedding rows. Rows with a negative index are stored nowhere (the CPU does not
+/// compute them either), the other indices differ from each other. What the first layer gives is
+/// rounded to the tensors' type.
 struct VisionProjectorArgs {
   TensorView x;     // [T, K] encoder features
   TensorView w1;    // [M, K]
@@ -121,8 +123,9 @@ struct VisionProjectorArgs {
   Activation act = Activation::kGeluErf;
   TensorView workspace;  // uint8 [>= vision_projector_workspace_bytes]
 };
+/// What `device` works with best: a block of rows on the CPU, all rows of a large batch on a GPU.
 MMCORE_API int64_t vision_projector_workspace_bytes(int64_t tokens, int64_t intermediate,
-                                                    DType dtype);
+                                                    DType dtype, Device device = {});
 MMCORE_API Status vision_projector(const VisionProjectorArgs& args, Stream stream = {});
 
 // ---- embedding
@@ -225,8 +228,8 @@ struct PagedAttentionArgs {
   bool causal = true;
   // Needed on a GPU, where nothing but them says how much work there is; ignored on the CPU. See
   // AttentionPlanShape, whose sequences are seq_lens' N and whose tokens are q's T.
-  TensorView plan;            // int32 [>= attention_plan_words], in GPU memory
-  TensorView workspace;       // uint8 [>= paged_attention_workspace_bytes], 16-byte aligned
+  TensorView plan{};            // int32 [>= attention_plan_words], in GPU memory
+  TensorView workspace{};       // uint8 [>= paged_attention_workspace_bytes], 16-byte aligned
   int64_t max_query_len = 0;  // as in the plan's shape
 };
 MMCORE_API Status paged_attention(const PagedAttentionArgs& args, Stream stream = {});

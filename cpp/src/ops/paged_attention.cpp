@@ -42,6 +42,37 @@ void check_tables(ShapeCheck& check, const AttentionProblem& p, int64_t table_wi
 
 }  // namespace
 
+AttentionProblem paged_problem(const PagedAttentionArgs& args) {
+  const TensorView& k = args.k_cache;
+  const TensorView& v = args.v_cache;
+  return {
+      .q = args.q.data,
+      .out = args.out.data,
+      .q_row_stride = args.q.stride(0),
+      .q_head_stride = args.q.stride(1),
+      .out_row_stride = args.out.stride(0),
+      .out_head_stride = args.out.stride(1),
+      .k = {k.data, k.stride(0), k.stride(1), k.stride(2)},
+      .v = {v.data, v.stride(0), v.stride(1), v.stride(2)},
+      .dtype = args.q.dtype,
+      .kv_dtype = k.dtype,
+      .query_start = args.query_start.ptr<int32_t>(),
+      .seq_lens = args.seq_lens.ptr<int32_t>(),
+      .kv_start = nullptr,
+      .block_tables = args.block_tables.ptr<int32_t>(),
+      .table_stride = args.block_tables.stride(0),
+      .block_shift = std::countr_zero(static_cast<uint64_t>(k.size(1))),
+      .sequences = static_cast<int32_t>(args.seq_lens.size(0)),
+      .heads = static_cast<int32_t>(args.q.size(1)),
+      .kv_heads = static_cast<int32_t>(k.size(2)),
+      .head_dim = static_cast<int32_t>(args.q.size(2)),
+      .scale = args.scale,
+      .soft_cap = args.soft_cap,
+      .window = args.window,
+      .causal = args.causal,
+  };
+}
+
 Status paged_attention(const PagedAttentionArgs& args, Stream stream) {
   ShapeCheck check(kOp);
   const auto T = check.dim("T"), Hq = check.dim("Hq"), Hkv = check.dim("Hkv"), D = check.dim("D"),
@@ -65,34 +96,7 @@ Status paged_attention(const PagedAttentionArgs& args, Stream stream) {
   MMCORE_RETURN_IF_ERROR(check.status());
   if (on_gpu(check.device())) return cuda::paged_attention(args, stream);
 
-  const TensorView& k = args.k_cache;
-  const TensorView& v = args.v_cache;
-  const AttentionProblem problem{
-      .q = args.q.data,
-      .out = args.out.data,
-      .q_row_stride = args.q.stride(0),
-      .q_head_stride = args.q.stride(1),
-      .out_row_stride = args.out.stride(0),
-      .out_head_stride = args.out.stride(1),
-      .k = {k.data, k.stride(0), k.stride(1), k.stride(2)},
-      .v = {v.data, v.stride(0), v.stride(1), v.stride(2)},
-      .dtype = args.q.dtype,
-      .kv_dtype = k.dtype,
-      .query_start = args.query_start.ptr<int32_t>(),
-      .seq_lens = args.seq_lens.ptr<int32_t>(),
-      .kv_start = nullptr,
-      .block_tables = args.block_tables.ptr<int32_t>(),
-      .table_stride = args.block_tables.stride(0),
-      .block_shift = std::countr_zero(static_cast<uint64_t>(block_size)),
-      .sequences = static_cast<int32_t>(check.size(N)),
-      .heads = static_cast<int32_t>(check.size(Hq)),
-      .kv_heads = static_cast<int32_t>(check.size(Hkv)),
-      .head_dim = static_cast<int32_t>(check.size(D)),
-      .scale = args.scale,
-      .soft_cap = args.soft_cap,
-      .window = args.window,
-      .causal = args.causal,
-  };
+  const AttentionProblem problem = paged_problem(args);
   if (problem.sequences == 0) return {};
   check_starts(check, "query_start", problem.query_start, problem.sequences, check.size(T));
   check_tables(check, problem, check.size(W), check.size(B));

@@ -216,8 +216,10 @@ Status plan_paged_attention(const TensorView& query_start, const TensorView& seq
   }
   std::fill_n(words, layout.words, 0);
   divide(sequences, line, layout.workers, words + layout.workers_at);
-  std::memcpy(words + layout.sequences_at, sequences.data(),
-              sequences.size() * sizeof(DecodeSequence));
+  if (!sequences.empty()) {
+    std::memcpy(words + layout.sequences_at, sequences.data(),
+                sequences.size() * sizeof(DecodeSequence));
+  }
   words[kTileCountAt] = cut_prefills(lengths, shape, words + layout.tiles_at);
   return {};
 }

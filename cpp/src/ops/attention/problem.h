@@ -87,6 +87,10 @@ struct KeyRange {
          h * rows.head_stride;
 }
 
+struct PagedAttentionArgs;
+/// Of arguments whose shapes have been checked.
+AttentionProblem paged_problem(const PagedAttentionArgs& args);
+
 /// Runs the best variant that cpu_isa() allows.
 void run_attention(const AttentionProblem& problem);
 

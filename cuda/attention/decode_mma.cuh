@@ -1,0 +1,506 @@
+// Decode with tensor cores: mma.m16n8k16 with keys as rows and query rows as columns.
+//
+//   S^T [16 keys, 8 rows]  =  K [16 keys, D] Q^T [D, 8 rows]         K from shared memory
+//   (ldmatrix) O^T [D, 8 rows]       +=  V^T [D, 16 keys] P^T [16 keys, 8 rows]  V likewise
+//   (ldmatrix.trans)
+//
+// So 8 columns are enough for the heads that share a key/value head: nothing is read twice and
+// little is computed in vain, and a single head, too, costs fewer instructions than without tensor
+// cores. P^T is turned from an accumulator into an operand by movmatrix.
+//
+// Each warp is on its own while it reads: it has every `warps`-th tile of 16 keys of a unit, a ring
+// of stages in shared memory that only it fills (cp.async) and reads, and its own sums. It asks for
+// tiles of the next unit before it has finished one. Warps meet at the end of a unit alone.
+//
+// 8 warps with 3 stages of 8 KiB at head dim 128: up to 192 KiB under way in a multiprocessor.
+// A tile takes a warp some 500 cycles and the memory 590 (3.1 TB/s over 132 multiprocessors at 1.7
+// GHz), so that two warps would keep up; the rest is for latency.
+#pragma once
+
+#include "attention/decode_unit.cuh"
+#include "device/reduce.cuh"
+
+namespace mmcore::cuda {
+
+inline constexpr int kMaxDecodeWarps = 8;
+
+template <int kDim>
+struct DecodeTile {
+  static constexpr int kKeys = ops::kCellKeys;
+  static constexpr int kSteps = (kDim + 15) / 16;  // of 16 dims
+  static constexpr int kChunks = kDim / 8;         // of 16 bytes, in a key's row
+  static constexpr bool kSwizzled = kChunks % 8 == 0;
+  // An odd number of chunks, or a swizzle, puts 8 rows' chunks into different banks.
+  static constexpr int kRowBytes = (kSwizzled ? kChunks : (2 * kSteps) | 1) * 16;
+  static constexpr int kBytes = kKeys * kRowBytes;  // of K or V
+  static constexpr int kWanted = 24 * 1024 / (2 * kBytes);
+  static constexpr int kStages = kWanted < 3 ? 3 : kWanted > 6 ? 6 : kWanted;
+  static constexpr int kWarpBytes = kStages * 2 * kBytes;
+
+  static __device__ __forceinline__ int offset(int row, int chunk) {
+    return row * kRowBytes + (kSwizzled ? chunk ^ (row & 7) : chunk) * 16;
+  }
+};
+
+/// How sums of kColumns * 8 rows go through shared memory: some steps of 16 dims at a time.
+template <int kDim, int kColumns>
+struct DecodeSums {
+  static constexpr int kSteps = DecodeTile<kDim>::kSteps;
+  static constexpr int kStepsAtOnce = kSteps < 4 / kColumns ? kSteps : 4 / kColumns;
+  static constexpr int kStride = kStepsAtOnce * 16 + 4;  // + 4: no bank conflicts
+  static constexpr int kRows = 8 * kColumns;
+  static constexpr int kWarpBytes = kRows * (kStride * 4 + 8);
+};
+
+__device__ __forceinline__ uint32_t shared_address(const void* p) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
+
+/// 16 bytes, or zeros.
+__device__ __forceinline__ void copy16_async(uint32_t to, const char* from, bool there) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+               "r"(there ? 16 : 0)
+               : "memory");
+}
+__device__ __forceinline__ void commit_async() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+template <int kPending>
+__device__ __forceinline__ void wait_async() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+__device__ __forceinline__ void load_matrices(uint32_t (&x)[4], uint32_t at) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+               : "r"(at)
+               : "memory");
+}
+__device__ __forceinline__ void load_matrices_transposed(uint32_t (&x)[4], uint32_t at) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+               : "r"(at)
+               : "memory");
+}
+__device__ __forceinline__ uint32_t transposed(uint32_t x) {
+  uint32_t y;
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+  return y;
+}
+
+template <class T>
+__device__ __forceinline__ void multiply(float (&d)[4], const uint32_t (&a)[4],
+                                         const uint32_t (&b)[2]) {
+  if constexpr (std::is_same_v<T, __half>) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  } else {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  }
+}
+
+/// `low` in the lower half.
+template <class T>
+__device__ __forceinline__ uint32_t packed(float low, float high) {
+  uint32_t x;
+  if constexpr (std::is_same_v<T, __half>) {
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(x) : "f"(high), "f"(low));
+  } else {
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(x) : "f"(high), "f"(low));
+  }
+  return x;
+}
+
+__device__ __forceinline__ float fast_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+__device__ __forceinline__ float score(const DecodeParams& p, float dot) {
+  if (p.cap_factor == 0) return p.factor * dot;
+  // tanh, to some 1e-7.
+  return p.factor * (1.0f - __fdividef(2.0f, 1.0f + __expf(2.0f * p.cap_factor * dot)));
+}
+
+/// A warp's way through the tiles of the listed units.
+struct TileCursor {
+  int unit;
+  int tile;
+  int turn;  // which of each `warps` tiles of the unit is the warp's
+
+  __device__ __forceinline__ void settle(const DecodeUnit* units, int count, int warps) {
+    while (unit < count && tile >= units[unit].tile_end) {
+      ++unit;
+      turn = turn + 1 == warps ? 0 : turn + 1;  // the odd tile is another warp's each time
+      if (unit < count) tile = units[unit].tile_begin + turn;
+    }
+  }
+};
+
+/// Reads tiles of keys and values ahead.
+template <int kDim>
+struct TileReader {
+  using Tile = DecodeTile<kDim>;
+
+  const DecodeParams& p;
+  const DecodeUnit* units;
+  int count;
+  int warps;
+  uint32_t ring;  // shared memory address of the warp's stages
+  int lane;
+
+  /// The block of key lane % 16 of a tile; -1 where there is none.
+  __device__ __forceinline__ int block_of(const TileCursor& at) const {
+    if (at.unit >= count) return -1;
+    const DecodeUnit& u = units[at.unit];
+    const int key = at.tile * Tile::kKeys + (lane & 15);
+    const int known = min(max(key, u.key_begin), u.keys - 1);
+    const int block =
+        __ldg(p.block_tables + u.sequence * p.table_stride + (known >> p.block_shift));
+    return static_cast<unsigned>(block) < static_cast<unsigned>(p.num_blocks) ? block : -1;
+  }
+
+  /// Asks for a tile; rows outside of the unit's keys become zeros, for what lies there may be NaN.
+  __device__ __forceinline__ void ask(const TileCursor& at, int block, int stage) const {
+    if (at.unit < count) {
+      const DecodeUnit& u = units[at.unit];
+      const int key = at.tile * Tile::kKeys, inside = (1 << p.block_shift) - 1;
+      const int from = u.key_begin - key, to = u.keys - key;
+      const uint32_t k_to = ring + stage * (2 * Tile::kBytes), v_to = k_to + Tile::kBytes;
+      const char* k = p.k + u.kv_head * p.k_head_stride;
+      const char* v = p.v + u.kv_head * p.v_head_stride;
+      const bool one_block = p.block_shift >= 4;
+      if (one_block) {
+        k += max(block, 0) * p.k_block_stride + (key & inside) * p.k_row_stride;
+        v += max(block, 0) * p.v_block_stride + (key & inside) * p.v_row_stride;
+      }
+      constexpr int kPieces = Tile::kKeys * Tile::kChunks;
+#pragma unroll
+      for (int i = 0; i < (kPieces + 31) / 32; ++i) {
+        const int piece = i * 32 + lane, row = piece / Tile::kChunks % Tile::kKeys,
+                  chunk = piece % Tile::kChunks;
+        int64_t k_row = row * p.k_row_stride, v_row = row * p.v_row_stride;
+        int its_block = block;
+        if (!one_block) {
+          its_block = __shfl_sync(kFullWarp, block, row);
+          const int in_block = (key + row) & inside;
+          k_row = max(its_block, 0) * p.k_block_stride + in_block * p.k_row_stride;
+          v_row = max(its_block, 0) * p.v_block_stride + in_block * p.v_row_stride;
+        }
+        if (kPieces % 32 != 0 && piece >= kPieces) continue;
+        const bool there = row >= from && row < to && its_block >= 0;
+        const int offset = Tile::offset(row, chunk);
+        copy16_async(k_to + offset, k + k_row + chunk * 16, there);
+        copy16_async(v_to + offset, v + v_row + chunk * 16, there);
+      }
+    }
+    commit_async();
+  }
+};
+
+/// Sums of 8 kColumns query rows over the tiles of a warp. Column c of step n (rows 8 n + 2 (lane %
+/// 4) + c) is this thread's where it holds sums.
+template <class T, int kDim, int kColumns>
+struct DecodeState {
+  using Tile = DecodeTile<kDim>;
+  using Sums = DecodeSums<kDim, kColumns>;
+
+  uint32_t q[Tile::kSteps][kColumns][2];
+  float out[Tile::kSteps][kColumns][4];
+  float top[kColumns][2];
+  float weights[kColumns][2];  // of this thread's keys
+  int begin[kColumns][2];
+  int end[kColumns][2];
+  int all_begin, all_end;  // keys that all rows see
+
+  __device__ __forceinline__ void start(const DecodeParams& p, const DecodeUnit& u, int lane) {
+#pragma unroll
+    for (int n = 0; n < kColumns; ++n) {
+      const int row = 8 * n + lane / 4;
+      const DecodeRow at = row_of(p, u, min(row, u.rows - 1));
+      const char* from = p.q + at.query * p.q_row_stride + at.head * p.q_head_stride;
+#pragma unroll
+      for (int s = 0; s < Tile::kSteps; ++s) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const int dim = 16 * s + 8 * half + 2 * (lane % 4);
+          q[s][n][half] = row < u.rows && dim < kDim
+                              ? __ldg(reinterpret_cast<const uint32_t*>(from + 2 * dim))
+                              : 0u;
+        }
+#pragma unroll
+        for (int i = 0; i < 4; ++i) out[s][n][i] = 0;
+      }
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        const DecodeRow seen = row_of(p, u, min(8 * n + 2 * (lane % 4) + c, u.rows - 1));
+        begin[n][c] = seen.begin;
+        end[n][c] = seen.end;
+        top[n][c] = kNoScore;
+        weights[n][c] = 0;
+      }
+    }
+    all_begin = p.window > 0 ? max(0, u.keys - p.window) : 0;
+    all_end = p.causal ? u.keys - u.queries + 1 : u.keys;
+  }
+
+  __device__ __forceinline__ void add(const DecodeParams& p, int tile, uint32_t k, uint32_t v,
+                                      int lane) {
+    const int key = tile * Tile::kKeys;
+    float x[kColumns][4];
+    {
+      float sums[2][kColumns][4] = {};  // two chains: a multiplication waits for the one before
+#pragma unroll
+      for (int s = 0; s < Tile::kSteps; ++s) {
+        uint32_t keys[4];
+        load_matrices(keys, k + Tile::offset(lane & 15, 2 * s + (lane >> 4)));
+#pragma unroll
+        for (int n = 0; n < kColumns; ++n) multiply<T>(sums[s & 1][n], keys, q[s][n]);
+      }
+#pragma unroll
+      for (int n = 0; n < kColumns; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) x[n][i] = score(p, sums[0][n][i] + sums[1][n][i]);
+      }
+    }
+    if (key < all_begin || key + Tile::kKeys > all_end) {
+#pragma unroll
+      for (int n = 0; n < kColumns; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int its_key = key + lane / 4 + (i / 2) * 8;
+          if (its_key < begin[n][i & 1] || its_key >= end[n][i & 1]) x[n][i] = -INFINITY;
+        }
+      }
+    }
+    float keep[kColumns][2];
+    bool higher = false;
+#pragma unroll
+    for (int n = 0; n < kColumns; ++n) {
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        float best = fmaxf(x[n][c], x[n][c + 2]);
+#pragma unroll
+        for (int step = 4; step < 32; step *= 2) {
+          best = fmaxf(best, __shfl_xor_sync(kFullWarp, best, step));
+        }
+        best = fmaxf(best, top[n][c]);
+        higher |= best > top[n][c];
+        keep[n][c] = fast_exp2(top[n][c] - best);
+        top[n][c] = best;
+      }
+    }
+    if (__any_sync(kFullWarp, higher)) {
+#pragma unroll
+      for (int n = 0; n < kColumns; ++n) {
+        weights[n][0] *= keep[n][0];
+        weights[n][1] *= keep[n][1];
+#pragma unroll
+        for (int s = 0; s < Tile::kSteps; ++s) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) out[s][n][i] *= keep[n][i & 1];
+        }
+      }
+    }
+    uint32_t weight[kColumns][2];
+#pragma unroll
+    for (int n = 0; n < kColumns; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        x[n][i] = fast_exp2(x[n][i] - top[n][i & 1]);
+        weights[n][i & 1] += x[n][i];
+      }
+      weight[n][0] = transposed(packed<T>(x[n][0], x[n][1]));
+      weight[n][1] = transposed(packed<T>(x[n][2], x[n][3]));
+    }
+#pragma unroll
+    for (int s = 0; s < Tile::kSteps; ++s) {
+      uint32_t values[4];
+      load_matrices_transposed(
+          values, v + Tile::offset((lane & 7) + (lane >> 4) * 8, 2 * s + ((lane >> 3) & 1)));
+#pragma unroll
+      for (int n = 0; n < kColumns; ++n) multiply<T>(out[s][n], values, weight[n]);
+    }
+  }
+
+  /// Maxima and sums of weights to sums[row].
+  __device__ __forceinline__ void give_sums(float2* sums, int lane) const {
+#pragma unroll
+    for (int n = 0; n < kColumns; ++n) {
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        float sum = weights[n][c];
+#pragma unroll
+        for (int step = 4; step < 32; step *= 2) sum += __shfl_xor_sync(kFullWarp, sum, step);
+        if (lane < 4) sums[8 * n + 2 * lane + c] = make_float2(top[n][c], sum);
+      }
+    }
+  }
+
+  /// Steps [kFirst, kFirst + kStepsAtOnce) to values[row * kStride + dim].
+  template <int kFirst>
+  __device__ __forceinline__ void give_values(float* values, int lane) const {
+#pragma unroll
+    for (int s = kFirst; s < kFirst + Sums::kStepsAtOnce && s < Tile::kSteps; ++s) {
+#pragma unroll
+      for (int n = 0; n < kColumns; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int row = 8 * n + 2 * (lane % 4) + (i & 1);
+          const int dim = 16 * (s - kFirst) + lane / 4 + (i / 2) * 8;
+          values[row * Sums::kStride + dim] = out[s][n][i];
+        }
+      }
+    }
+  }
+};
+
+/// Shared memory of a block.
+template <int kDim, int kColumns>
+struct DecodeShared {
+  unsigned char* rings;
+  DecodeUnit* units;
+  float2* sums;
+  float* values;
+  int* last;
+
+  static constexpr int kFixed = kUnitsAtOnce * static_cast<int>(sizeof(DecodeUnit)) + 16;
+  static constexpr int bytes(int warps) {
+    return kFixed + warps * (DecodeTile<kDim>::kWarpBytes + DecodeSums<kDim, kColumns>::kWarpBytes);
+  }
+  __device__ __forceinline__ DecodeShared(unsigned char* base, int warps) {
+    using Sums = DecodeSums<kDim, kColumns>;
+    rings = base;
+    base += warps * DecodeTile<kDim>::kWarpBytes;
+    units = reinterpret_cast<DecodeUnit*>(base);
+    base += kUnitsAtOnce * sizeof(DecodeUnit);
+    values = reinterpret_cast<float*>(base);
+    base += warps * Sums::kRows * Sums::kStride * sizeof(float);
+    sums = reinterpret_cast<float2*>(base);
+    base += warps * Sums::kRows * sizeof(float2);
+    last = reinterpret_cast<int*>(base);
+  }
+};
+
+/// The block's part of a unit is summed up: to output or a slot.
+template <int kFirst, class T, int kDim, int kColumns>
+__device__ __forceinline__ void combine_steps(const DecodeParams& p, const DecodeUnit& u,
+                                              const DecodeState<T, kDim, kColumns>& state,
+                                              const DecodeShared<kDim, kColumns>& shared, int warp,
+                                              int warps, int lane) {
+  using Sums = DecodeSums<kDim, kColumns>;
+  if constexpr (kFirst < Sums::kSteps) {
+    state.template give_values<kFirst>(shared.values + warp * Sums::kRows * Sums::kStride, lane);
+    __syncthreads();
+    combine_warps<T>(p, u,
+                     {.values = shared.values,
+                      .sums = shared.sums,
+                      .warps = warps,
+                      .row_begin = 0,
+                      .rows = Sums::kRows,
+                      .stride = Sums::kStride,
+                      .sum_rows = Sums::kRows,
+                      .dim_begin = 16 * kFirst,
+                      .dims = 16 * Sums::kStepsAtOnce});
+    __syncthreads();
+    combine_steps<kFirst + Sums::kStepsAtOnce>(p, u, state, shared, warp, warps, lane);
+  }
+}
+
+template <class T, int kDim, int kColumns>
+__global__ void __launch_bounds__(32 * kMaxDecodeWarps, 1)
+    decode_mma(const __grid_constant__ DecodeParams p) {
+  using Tile = DecodeTile<kDim>;
+  extern __shared__ __align__(128) unsigned char memory[];
+  const ops::DecodeWorker worker = p.workers[blockIdx.x];
+  if (worker.begin >= worker.end) return;
+  const int lane = static_cast<int>(threadIdx.x) & 31, warp = static_cast<int>(threadIdx.x) >> 5,
+            warps = static_cast<int>(blockDim.x) >> 5;
+  const DecodeShared<kDim, kColumns> shared(memory, warps);
+  const DecodeUnit* units = shared.units;
+  const uint32_t ring = shared_address(shared.rings + warp * Tile::kWarpBytes);
+  if constexpr (kDim % 16 != 0) {  // what no key fills: zeros, for NaN times 0 is NaN
+    auto* words = reinterpret_cast<uint32_t*>(shared.rings + warp * Tile::kWarpBytes);
+    for (int i = lane; i < Tile::kWarpBytes / 4; i += 32) words[i] = 0;
+    __syncwarp();
+  }
+
+  for (int first = 0;; first += kUnitsAtOnce) {
+    const int count = list_units(p, worker, first, shared.units);
+    if (count == 0) return;
+    const TileReader<kDim> reader{p, units, count, warps, ring, lane};
+    TileCursor ahead{0, units[0].tile_begin + warp, warp};
+    ahead.settle(units, count, warps);
+    const auto advance = [&](TileCursor& cursor) {
+      cursor.tile += warps;
+      cursor.settle(units, count, warps);
+    };
+    int blocks[Tile::kStages];
+    {
+      TileCursor cursor = ahead;
+#pragma unroll
+      for (int s = 0; s < Tile::kStages; ++s) {
+        blocks[s] = reader.block_of(cursor);
+        advance(cursor);
+      }
+    }
+#pragma unroll
+    for (int s = 0; s + 1 < Tile::kStages; ++s) {
+      reader.ask(ahead, blocks[s], s);
+      advance(ahead);
+    }
+    int block = blocks[Tile::kStages - 1];
+    int stage = 0, free_stage = Tile::kStages - 1, turn = warp;
+    for (int i = 0; i < count; ++i) {
+      const DecodeUnit& u = units[i];
+      DecodeState<T, kDim, kColumns> state;
+      state.start(p, u, lane);
+      for (int tile = u.tile_begin + turn; tile < u.tile_end; tile += warps) {
+        wait_async<Tile::kStages - 2>();
+        __syncwarp();
+        reader.ask(ahead, block, free_stage);
+        advance(ahead);
+        block = reader.block_of(ahead);
+        const uint32_t k = ring + stage * (2 * Tile::kBytes);
+        state.add(p, tile, k, k + Tile::kBytes, lane);
+        free_stage = stage;
+        stage = stage + 1 == Tile::kStages ? 0 : stage + 1;
+      }
+      turn = turn + 1 == warps ? 0 : turn + 1;
+      state.give_sums(shared.sums + warp * DecodeSums<kDim, kColumns>::kRows, lane);
+      combine_steps<0>(p, u, state, shared, warp, warps, lane);
+      arrive<T>(p, u, shared.last);
+    }
+    if (count < kUnitsAtOnce) return;
+  }
+}
+
+template <class T, int kDim, int kColumns>
+Status launch_decode_mma(const DecodeParams& p, int32_t workers, const DeviceFacts& facts,
+                         cudaStream_t stream) {
+  using Shared = DecodeShared<kDim, kColumns>;
+  int warps = kMaxDecodeWarps;
+  while (warps > 1 && Shared::bytes(warps) > facts.shared_bytes) --warps;
+  const int bytes = Shared::bytes(warps);
+  auto* kernel = decode_mma<T, kDim, kColumns>;
+  MMCORE_RETURN_IF_ERROR(allow_shared("paged_attention", kernel, bytes));
+  kernel<<<static_cast<unsigned>(workers), static_cast<unsigned>(32 * warps),
+           static_cast<size_t>(bytes), stream>>>(p);
+  return launch_status("paged_attention");
+}
+
+/// For up to 8 or up to 16 rows.
+template <class T, int kDim>
+Status launch_decode_rows(const DecodeParams& p, int32_t workers, const DeviceFacts& facts,
+                          cudaStream_t stream) {
+  return p.max_rows <= 8 ? launch_decode_mma<T, kDim, 1>(p, workers, facts, stream)
+                         : launch_decode_mma<T, kDim, 2>(p, workers, facts, stream);
+}
+
+}  // namespace mmcore::cuda

@@ -1,0 +1,239 @@
+// A worker's units, and what becomes of their sums: output, or partial results and their merge.
+//
+// Partial results. A unit whose keys several workers share has one slot of the workspace from each
+// of them. Each worker writes its slot, then counts itself in; the last one reads all slots, in the
+// order of the workers whoever came last, so that the result's bits do not depend on timing, writes
+// the output and sets the count back to 0. Nobody waits for anybody: a worker alone on the GPU
+// would finish. A second kernel for the merge would cost another launch, 2 to 4 us.
+#pragma once
+
+#include <type_traits>
+
+#include "attention/decode_params.h"
+#include "device/convert.cuh"
+#include "device/vec.cuh"
+
+namespace mmcore::cuda {
+
+/// Units that a block looks at in one go.
+inline constexpr int kUnitsAtOnce = 32;
+/// Scores in base 2 begin here: lower than any, but finite.
+inline constexpr float kNoScore = -1e30f;
+
+/// A worker's part of a unit, spelt out.
+struct alignas(16) DecodeUnit {
+  int32_t sequence;
+  int32_t kv_head;
+  int32_t first_row;  // of q and out
+  int32_t queries;
+  int32_t keys;
+  int32_t key_begin;
+  int32_t tile_begin;  // in cells
+  int32_t tile_end;
+  int32_t row_begin;  // of the rows (query token, head of the group) that its key/value head has
+  int32_t rows;
+  int32_t first_worker;
+  int32_t parts;
+};
+
+/// Where row `row` of a unit is, and the keys [begin, end) that it sees.
+struct DecodeRow {
+  int64_t query;
+  int32_t head;
+  int32_t begin;
+  int32_t end;
+};
+
+__device__ __forceinline__ DecodeRow row_of(const DecodeParams& p, const DecodeUnit& u,
+                                            int32_t row) {
+  const int32_t r = u.row_begin + row;
+  const int32_t token = r / p.group;
+  const int32_t position = u.keys - u.queries + token;
+  return {.query = int64_t{u.first_row} + token,
+          .head = u.kv_head * p.group + (r - token * p.group),
+          .begin = p.window > 0 ? max(0, position - p.window + 1) : 0,
+          .end = p.causal ? position + 1 : u.keys};
+}
+
+/// Fills units[0 .. kUnitsAtOnce) from the worker's unit `first` on and returns how many there are,
+/// to all threads. All of a block call it.
+__device__ __forceinline__ int list_units(const DecodeParams& p, const ops::DecodeWorker& worker,
+                                          int first, DecodeUnit* units) {
+  bool found = false;
+  __syncthreads();  // the units before are done with
+  if (threadIdx.x < kUnitsAtOnce) {
+    int32_t unit = worker.unit + first + static_cast<int32_t>(threadIdx.x);
+    const int32_t skipped = unit / worker.first.units;
+    unit -= skipped * worker.first.units;
+    const int32_t index = worker.index + skipped;
+    if (index < worker.sequences) {
+      const ops::DecodeSequence s = skipped == 0 ? worker.first : p.sequences[index];
+      const ops::DecodePart part = ops::decode_part(worker, s, unit);
+      found = part.cell_begin < part.cell_end;
+      const int32_t packs = ops::packs_of(p.group);
+      const int32_t row_begin = unit % packs * ops::kDecodeRows;
+      units[threadIdx.x] = {.sequence = s.sequence,
+                            .kv_head = unit / packs,
+                            .first_row = s.first_row,
+                            .queries = s.queries,
+                            .keys = s.keys,
+                            .key_begin = s.key_begin,
+                            .tile_begin = part.cell_begin,
+                            .tile_end = part.cell_end,
+                            .row_begin = row_begin,
+                            .rows = min(ops::kDecodeRows, s.queries * p.group - row_begin),
+                            .first_worker = part.first_worker,
+                            .parts = part.parts};
+    }
+  }
+  return __syncthreads_count(found);
+}
+
+/// 8-byte aligned for 16-bit types.
+template <class T>
+__device__ __forceinline__ void store4(char* to, float4 x) {
+  store(to, Vec<T, 4>{
+                {from_float<T>(x.x), from_float<T>(x.y), from_float<T>(x.z), from_float<T>(x.w)}});
+}
+
+/// Any type, any alignment.
+__device__ __forceinline__ void store4(char* to, float4 x, DType dtype) {
+  const float values[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if (dtype == DType::kFloat32) {
+      reinterpret_cast<float*>(to)[i] = values[i];
+    } else if (dtype == DType::kBFloat16) {
+      reinterpret_cast<__nv_bfloat16*>(to)[i] = from_float<__nv_bfloat16>(values[i]);
+    } else {
+      reinterpret_cast<__half*>(to)[i] = from_float<__half>(values[i]);
+    }
+  }
+}
+
+/// Writes output elements [dim, dim + 4) of a unit's row. T void: as params say.
+template <class T>
+__device__ __forceinline__ void write_output(const DecodeParams& p, const DecodeUnit& u, int row,
+                                             int dim, float4 sum, float weights) {
+  const float r = weights > 0 ? 1.0f / weights : 0.0f;
+  sum = {sum.x * r, sum.y * r, sum.z * r, sum.w * r};
+  const DecodeRow at = row_of(p, u, row);
+  char* to = p.out + at.query * p.out_row_stride + at.head * p.out_head_stride;
+  if constexpr (std::is_void_v<T>) {
+    store4(to + dim * (p.dtype == DType::kFloat32 ? 4 : 2), sum, p.dtype);
+  } else {
+    store4<T>(to + dim * static_cast<int>(sizeof(T)), sum);
+  }
+}
+
+/// Sums of weighted values that the warps of a block have in shared memory.
+struct WarpSums {
+  const float* values;  // [warps, rows, stride]: dims [dim_begin, dim_begin + dims) of each row
+  const float2* sums;   // [warps, sum_rows]: maximum, sum of weights
+  int warps;
+  int row_begin;  // of the unit's rows
+  int rows;
+  int stride;
+  int sum_rows;
+  int dim_begin;
+  int dims;
+};
+
+/// Adds up the warps' sums and writes output, or the block's slot of partial results.
+template <class T>
+__device__ __forceinline__ void combine_warps(const DecodeParams& p, const DecodeUnit& u,
+                                              const WarpSums& s) {
+  const int quads = s.dims / 4;
+  for (int i = static_cast<int>(threadIdx.x); i < s.rows * quads;
+       i += static_cast<int>(blockDim.x)) {
+    const int r = i / quads, row = s.row_begin + r, dim = s.dim_begin + (i - r * quads) * 4;
+    if (row >= u.rows || dim >= p.head_dim) continue;
+    float top = kNoScore;
+    for (int w = 0; w < s.warps; ++w) top = fmaxf(top, s.sums[w * s.sum_rows + r].x);
+    float4 sum{};
+    float weights = 0;
+    for (int w = 0; w < s.warps; ++w) {
+      const float2 of_warp = s.sums[w * s.sum_rows + r];
+      const float factor = exp2f(of_warp.x - top);
+      const auto x = *reinterpret_cast<const float4*>(s.values + (w * s.rows + r) * s.stride + dim -
+                                                      s.dim_begin);
+      sum.x += factor * x.x;
+      sum.y += factor * x.y;
+      sum.z += factor * x.z;
+      sum.w += factor * x.w;
+      weights += factor * of_warp.y;
+    }
+    if (u.parts == 1) {
+      write_output<T>(p, u, row, dim, sum, weights);
+      continue;
+    }
+    const auto worker = static_cast<int32_t>(blockIdx.x);
+    const int64_t at = int64_t{ops::partial_slot(worker, u.first_worker)} * p.max_rows + row;
+    __stcg(reinterpret_cast<float4*>(p.partials + at * p.head_dim + dim), sum);
+    if (dim == 0) __stcg(p.partial_sums + at, make_float2(top, weights));
+  }
+}
+
+/// Reads the slots of all parts, `kAtOnce` at a time to have many loads under way.
+template <class T>
+__device__ __forceinline__ void merge_parts(const DecodeParams& p, const DecodeUnit& u) {
+  constexpr int kAtOnce = 8;
+  const int quads = p.head_dim / 4;
+  for (int i = static_cast<int>(threadIdx.x); i < u.rows * quads;
+       i += static_cast<int>(blockDim.x)) {
+    const int row = i / quads, dim = (i - row * quads) * 4;
+    float top = kNoScore, weights = 0;
+    float4 sum{};
+    for (int first = 0; first < u.parts; first += kAtOnce) {
+      float2 of_part[kAtOnce];
+      float4 x[kAtOnce];
+#pragma unroll
+      for (int k = 0; k < kAtOnce; ++k) {
+        of_part[k] = make_float2(kNoScore, 0.0f);
+        x[k] = float4{};
+        if (first + k < u.parts) {
+          const int64_t at =
+              int64_t{ops::partial_slot(u.first_worker + first + k, u.first_worker)} * p.max_rows +
+              row;
+          of_part[k] = __ldcg(p.partial_sums + at);
+          x[k] = __ldcg(reinterpret_cast<const float4*>(p.partials + at * p.head_dim + dim));
+        }
+      }
+      float higher = top;
+#pragma unroll
+      for (int k = 0; k < kAtOnce; ++k) higher = fmaxf(higher, of_part[k].x);
+      const float keep = exp2f(top - higher);
+      top = higher;
+      sum = {sum.x * keep, sum.y * keep, sum.z * keep, sum.w * keep};
+      weights *= keep;
+#pragma unroll
+      for (int k = 0; k < kAtOnce; ++k) {
+        const float factor = exp2f(of_part[k].x - top);
+        sum.x += factor * x[k].x;
+        sum.y += factor * x[k].y;
+        sum.z += factor * x[k].z;
+        sum.w += factor * x[k].w;
+        weights += factor * of_part[k].y;
+      }
+    }
+    write_output<T>(p, u, row, dim, sum, weights);
+  }
+}
+
+/// Counts the block in once its slot is written; the last one merges. All of a block call it.
+template <class T>
+__device__ __forceinline__ void arrive(const DecodeParams& p, const DecodeUnit& u, int* last) {
+  if (u.parts == 1) return;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    int32_t* counter = p.counters + u.first_worker;
+    *last = atomicAdd(counter, 1) == u.parts - 1;
+    if (*last) *counter = 0;
+    __threadfence();
+  }
+  __syncthreads();
+  if (*last) merge_parts<T>(p, u);
+}
+
+}  // namespace mmcore::cuda
