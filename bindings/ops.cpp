@@ -96,7 +96,7 @@ void bind_matrix_ops(py::module_& m) {
   m.def(
       "vision_projector_workspace_bytes",
       [](int64_t tokens, int64_t intermediate, TensorView like) {
-        return ops::vision_projector_workspace_bytes(tokens, intermediate, like.dtype);
+        return ops::vision_projector_workspace_bytes(tokens, intermediate, like.dtype, like.device);
       },
       "tokens"_a, "intermediate"_a, "like"_a);
   m.def(
