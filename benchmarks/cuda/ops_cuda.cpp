@@ -16,7 +16,7 @@ using namespace mmcore::bench;  // NOLINT
 constexpr double kReadBytesPerUs = 3.1e6;  // an H100's device memory, read only
 
 /// Zeros on the first GPU, kept until the program ends.
-TensorView zeros(DType dtype, std::initializer_list<int64_t> dims) {
+[[maybe_unused]] TensorView zeros(DType dtype, std::initializer_list<int64_t> dims) {
   TensorView t(nullptr, dtype, dims, Device{DeviceType::kCuda, 0});
   const auto bytes = static_cast<size_t>(t.numel()) * size_of(dtype);
   must(cudaMalloc(&t.data, bytes));
@@ -24,7 +24,7 @@ TensorView zeros(DType dtype, std::initializer_list<int64_t> dims) {
   return t;
 }
 
-void report(const std::string& name, double us, double bytes) {
+[[maybe_unused]] void report(const std::string& name, double us, double bytes) {
   const double floor = bytes / kReadBytesPerUs;
   std::printf("%-44s %9.2f us   floor %8.2f us   %5.2fx\n", name.c_str(), us, floor, us / floor);
 }
