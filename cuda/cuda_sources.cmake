@@ -22,8 +22,21 @@ set(MMCORE_CUDA_SOURCES
   attention/varlen.cpp
   copy_blocks.cu
   host/device.cpp
+  matrix/gemv.cu
+  matrix/linear.cpp
+  matrix/simt.cu
+  matrix/skinny.cu
+  matrix/tensor_core.cu
+  matrix/tensor_map.cpp
+  matrix/wgmma.cpp
+  matrix/wgmma_128.cu
+  matrix/wgmma_144.cu
+  matrix/wgmma_192.cu
+  matrix/wgmma_256.cu
+  matrix/wgmma_64.cu
   norm.cu
   pending.cpp
   rope_kv_write.cu
   vision/embedding_merge.cu
+  vision/projector.cpp
 )

@@ -14,8 +14,6 @@ Status pending(const char* op) {
 
 }  // namespace
 
-Status linear(const LinearArgs&, Stream) { return pending("linear"); }
-Status vision_projector(const VisionProjectorArgs&, Stream) { return pending("vision_projector"); }
 Status sample(const TensorView&, std::span<const SampleRow>, std::vector<SampledToken>&,
               std::vector<Status>*, Stream) {
   return pending("sample");

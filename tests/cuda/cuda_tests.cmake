@@ -7,8 +7,11 @@ set(MMCORE_CUDA_TESTS
   attention/varlen_test.cpp
   copy_blocks_test.cpp
   host/device_test.cpp
+  matrix/linear_test.cpp
+  matrix/matrix_case.cpp
   mirror.cpp
   norm_test.cpp
   rope_kv_write_test.cpp
   vision/embedding_merge_test.cpp
+  vision/projector_test.cpp
 )

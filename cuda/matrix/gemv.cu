@@ -1,0 +1,109 @@
+// A warp per output row: weights are read once, past the L1 cache, 16 bytes a lane and several
+// loads ahead; x comes from the L1 cache. The limit is the memory's bandwidth.
+#include "device/reduce.cuh"
+#include "device/vec.cuh"
+#include "matrix/epilogue.cuh"
+#include "matrix/problem.h"
+
+namespace mmcore::cuda {
+namespace {
+
+constexpr int kWarps = 8;
+
+struct GemvParams {
+  const void* x;
+  int64_t x_stride;
+  const void* w;
+  int64_t w_stride;
+  const void* bias;
+  RowTarget target;
+  int n, k;
+  ActivationForm act;
+};
+
+/// w [n, k], x [kTokens, k]: 16-byte aligned rows, k a multiple of 16 bytes.
+template <class T, int kTokens, int kAhead>
+__global__ void __launch_bounds__(kWarps * 32) gemv_kernel(const __grid_constant__ GemvParams p) {
+  constexpr int kWidth = kVecWidth<T>, kStep = 32 * kWidth;
+  using V = Vec<T, kWidth>;
+  const int lane = threadIdx.x & 31;
+  const int row = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x >> 5);
+  if (row >= p.n) return;
+  const T* w = static_cast<const T*>(p.w) + row * p.w_stride + lane * kWidth;
+  const T* x = static_cast<const T*>(p.x) + lane * kWidth;
+  float sum[kTokens] = {};
+  const auto add = [&](const V& weights, int64_t k) {
+#pragma unroll
+    for (int m = 0; m < kTokens; ++m) {
+      const V values = load<V>(x + m * p.x_stride + k);
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) {
+        sum[m] = fmaf(to_float(weights.at[i]), to_float(values.at[i]), sum[m]);
+      }
+    }
+  };
+  int k = 0;
+  const int mine = p.k - lane * kWidth;  // elements from this lane's first one on
+  for (; k + (kAhead - 1) * kStep < mine; k += kAhead * kStep) {
+    V weights[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) weights[i] = load_streaming<V>(w + k + i * kStep);
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) add(weights[i], k + i * kStep);
+  }
+  for (; k < mine; k += kStep) add(load_streaming<V>(w + k), k);
+
+  const float bias = p.bias == nullptr ? 0.0f : to_float(static_cast<const T*>(p.bias)[row]);
+#pragma unroll
+  for (int m = 0; m < kTokens; ++m) {
+    float v[1] = {warp_sum(sum[m]) + bias};
+    activate<sizeof(T) == 4>(v, p.act);
+    if (lane == 0) {
+      T* out = p.target.row<T>(m);
+      if (out != nullptr) out[row] = from_float<T>(v[0]);
+    }
+  }
+}
+
+template <class T, int kTokens, int kAhead>
+Status launch(const char* op, const MatrixProblem& p, cudaStream_t stream) {
+  const GemvParams params{.x = p.x,
+                          .x_stride = p.x_stride,
+                          .w = p.w,
+                          .w_stride = p.w_stride,
+                          .bias = p.bias,
+                          .target = {p.out, p.out_stride, p.rows, p.out_rows},
+                          .n = static_cast<int>(p.n),
+                          .k = static_cast<int>(p.k),
+                          .act = form_of(p.act)};
+  const auto blocks = static_cast<unsigned>((p.n + kWarps - 1) / kWarps);
+  gemv_kernel<T, kTokens, kAhead><<<blocks, kWarps * 32, 0, stream>>>(params);
+  return launch_status(op);
+}
+
+}  // namespace
+
+Status run_gemv(const char* op, const MatrixProblem& p, cudaStream_t stream) {
+  if (p.dtype == DType::kBFloat16) return launch<__nv_bfloat16, 1, 8>(op, p, stream);
+  if (p.dtype == DType::kFloat16) return launch<__half, 1, 8>(op, p, stream);
+  switch (p.tokens) {
+    case 1:
+      return launch<float, 1, 8>(op, p, stream);
+    case 2:
+      return launch<float, 2, 4>(op, p, stream);
+    case 3:
+      return launch<float, 3, 4>(op, p, stream);
+    case 4:
+      return launch<float, 4, 4>(op, p, stream);
+    case 5:
+      return launch<float, 5, 4>(op, p, stream);
+    case 6:
+      return launch<float, 6, 4>(op, p, stream);
+    case 7:
+      return launch<float, 7, 4>(op, p, stream);
+    default:
+      return launch<float, 8, 4>(op, p, stream);
+  }
+}
+
+}  // namespace mmcore::cuda

@@ -1,0 +1,59 @@
+// linear on a GPU: which kernel computes it.
+#include <string>
+
+#include "host/device.h"
+#include "matrix/alignment.h"
+#include "matrix/problem.h"
+#include "ops/cuda_backend.h"
+
+namespace mmcore::cuda {
+
+Status run_matrix(const char* op, const MatrixProblem& p, const DeviceFacts& facts,
+                  cudaStream_t stream) {
+  if (p.tokens <= 0 || p.n <= 0) return {};
+  constexpr int64_t kMost = (int64_t{1} << 31) - 512;
+  if (p.tokens > kMost || p.n > kMost || p.k > kMost) {
+    return Status::unsupported(std::string(op) + ": a product of [" + std::to_string(p.tokens) +
+                               ", " + std::to_string(p.k) + "] and [" + std::to_string(p.n) + ", " +
+                               std::to_string(p.k) + "]; expected sizes below 2^31 - 512");
+  }
+  const auto size = static_cast<int64_t>(size_of(p.dtype));
+  const bool wide = p.k > 0 && p.k * size % 16 == 0 && rows_aligned16(p.x, p.x_stride, size) &&
+                    rows_aligned16(p.w, p.w_stride, size);
+  const bool whole = p.dtype == DType::kFloat32;
+  if (wide && p.tokens <= (whole ? 8 : 1)) return run_gemv(op, p, stream);
+  if (whole) return run_simt(op, p, stream);
+  if (wide && p.tokens <= 16) return run_skinny(op, p, stream);
+  if (fits_wgmma(p, facts)) return run_wgmma(op, p, facts, stream);
+  return run_tensor_core(op, p, stream);
+}
+
+}  // namespace mmcore::cuda
+
+namespace mmcore::ops::cuda {
+
+using namespace mmcore::cuda;  // NOLINT: its building blocks
+
+Status linear(const LinearArgs& args, Stream stream) {
+  const DeviceGuard guard(args.x.device);
+  const auto facts = device_facts(args.x.device);
+  if (!facts.ok()) return facts.status();
+  const MatrixProblem problem{
+      .dtype = args.x.dtype,
+      .x = args.x.data,
+      .x_stride = args.x.stride(0),
+      .w = args.weight.data,
+      .w_stride = args.weight.stride(0),
+      .bias = args.bias.present ? args.bias.data : nullptr,
+      .out = args.out.data,
+      .out_stride = args.out.stride(0),
+      .rows = args.out_rows.present ? args.out_rows.ptr<int64_t>() : nullptr,
+      .out_rows = args.out.size(0),
+      .tokens = args.x.size(0),
+      .n = args.weight.size(0),
+      .k = args.x.size(1),
+      .act = args.act};
+  return run_matrix("linear", problem, *facts.value(), stream_of(stream));
+}
+
+}  // namespace mmcore::ops::cuda

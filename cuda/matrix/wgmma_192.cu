@@ -1,0 +1,11 @@
+#include "matrix/wgmma.cuh"
+
+namespace mmcore::cuda {
+
+MMCORE_WGMMA_OP(192)
+
+Status run_wgmma_192(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream) {
+  return launch_wgmma_tile<kTile192>(op, p, blocks, stream);
+}
+
+}  // namespace mmcore::cuda

@@ -1,0 +1,41 @@
+// The tile shapes of the wgmma kernels, and how they cover a problem.
+#pragma once
+
+#include <cstdint>
+
+#include "matrix/problem.h"
+
+namespace mmcore::cuda {
+
+/// 128 features x `tokens` to a block. In turns: two warpgroups alternate with whole tiles, else
+/// they share one. A cluster spans cluster_f tiles of features and cluster_t of tokens.
+struct WgmmaTile {
+  int tokens;
+  int cluster_f, cluster_t;
+  bool turns;
+};
+
+inline constexpr WgmmaTile kTile256 = {256, 2, 1, false};
+inline constexpr WgmmaTile kTile192 = {192, 2, 1, false};
+inline constexpr WgmmaTile kTile144 = {144, 2, 2, false};
+inline constexpr WgmmaTile kTile128 = {128, 2, 1, true};
+inline constexpr WgmmaTile kTile64 = {64, 1, 1, true};
+
+/// Clusters' tiles along features and tokens.
+struct WgmmaTiles {
+  int64_t f, t;
+};
+
+inline WgmmaTiles tiles_of(const WgmmaTile& tile, int64_t tokens, int64_t n) {
+  const int64_t f = int64_t{128} * tile.cluster_f, t = int64_t{tile.tokens} * tile.cluster_t;
+  return {(n + f - 1) / f, (tokens + t - 1) / t};
+}
+
+/// `blocks`: a multiple of the cluster's size. One source file each.
+Status run_wgmma_256(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
+Status run_wgmma_192(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
+Status run_wgmma_144(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
+Status run_wgmma_128(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
+Status run_wgmma_64(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
+
+}  // namespace mmcore::cuda

@@ -1,0 +1,226 @@
+// Layer: unit. Every kernel behind `linear` against double precision, and the choice between them.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <functional>
+
+#include "matrix/matrix_case.h"
+#include "matrix/wgmma_tiles.h"
+
+namespace mmcore::cuda {
+namespace {
+
+constexpr std::array kFloatTypes = {DType::kFloat32, DType::kBFloat16, DType::kFloat16};
+
+DType random_type(Rng& rng) { return kFloatTypes[rng() % kFloatTypes.size()]; }
+DType random_half(Rng& rng) { return kFloatTypes[1 + rng() % 2]; }
+
+class LinearTest : public GpuTest {
+ protected:
+  using Run = std::function<Status(const MatrixCase&)>;
+
+  /// Runs and checks a case for each seed, then again for the same bits.
+  void check(int seeds, const std::function<MatrixCase(Rng&)>& make, const Run& run) {
+    for (int seed = 1; seed <= seeds; ++seed) {
+      Rng rng(static_cast<uint64_t>(seed));
+      const MatrixCase one = make(rng);
+      SCOPED_TRACE("seed " + std::to_string(seed) + ": " + one.name());
+      Status status = run(one);
+      ASSERT_TRUE(status.ok()) << status.message();
+      one.expect_right();
+      const std::vector<uint8_t> first = one.out_bytes();
+      status = run(one);
+      ASSERT_TRUE(status.ok()) << status.message();
+      EXPECT_EQ(first, one.out_bytes()) << "other bits in the second run";
+      if (HasFailure()) return;
+    }
+  }
+
+  void skip_unless_hopper() {
+    const auto facts = device_facts({DeviceType::kCuda, 0});
+    if (!facts.ok() || facts.value()->capability != 90) GTEST_SKIP() << "wgmma needs a Hopper GPU";
+  }
+};
+
+Status run_linear(const MatrixCase& one) { return ops::linear(one.args()); }
+
+MatrixCase odd_sizes(Rng& rng) {
+  return {rng,
+          random_type(rng),
+          {.tokens = between(rng, 0, 600), .n = between(rng, 1, 200), .k = between(rng, 1, 200)}};
+}
+
+TEST_F(LinearTest, OddSizes) { check(120, odd_sizes, run_linear); }
+
+TEST_F(LinearTest, AlignedSizes) {
+  const auto make = [](Rng& rng) {
+    return MatrixCase(rng, random_type(rng),
+                      {.tokens = between(rng, 0, 600),
+                       .n = 8 * between(rng, 1, 60),
+                       .k = 8 * between(rng, 1, 60),
+                       .align = 8});
+  };
+  check(120, make, run_linear);
+}
+
+TEST_F(LinearTest, FewTokens) {
+  const auto make = [](Rng& rng) {
+    return MatrixCase(rng, random_type(rng),
+                      {.tokens = between(rng, 1, 17),
+                       .n = between(rng, 1, 300),
+                       .k = 8 * between(rng, 1, 600),
+                       .align = 8});
+  };
+  check(120, make, run_linear);
+}
+
+TEST_F(LinearTest, ReducedOfAllKinds) {
+  const auto make = [](Rng& rng) {
+    const int64_t align = rng() % 2 == 0 ? 8 : 1;
+    return MatrixCase(rng, random_type(rng),
+                      {.tokens = between(rng, 0, 40),
+                       .n = align * between(rng, 1, 12),
+                       .k = align * between(rng, 1, 20),
+                       .align = align});
+  };
+  check(24, make, run_linear);
+}
+
+TEST_F(LinearTest, NoFeaturesNoColumns) {
+  Rng rng(1);
+  const MatrixCase no_features(rng, DType::kBFloat16, {.tokens = 20, .n = 0, .k = 16});
+  EXPECT_TRUE(run_linear(no_features).ok());
+  for (const DType dtype : kFloatTypes) {  // the bias alone
+    for (const int64_t tokens : {1, 5, 20}) {
+      const MatrixCase no_columns(rng, dtype, {.tokens = tokens, .n = 16, .k = 0, .align = 8});
+      const Status status = run_linear(no_columns);
+      ASSERT_TRUE(status.ok()) << status.message();
+      no_columns.expect_right();
+    }
+  }
+}
+
+// ---- kernels that the choice on this device may leave out
+
+TEST_F(LinearTest, TensorCoreKernel) {
+  const auto make = [](Rng& rng) {
+    const int64_t align = rng() % 2 == 0 ? 8 : 1;
+    return MatrixCase(rng, random_half(rng),
+                      {.tokens = between(rng, 1, 400),
+                       .n = between(rng, 1, 300),
+                       .k = align * between(rng, 1, 400 / align),
+                       .align = align});
+  };
+  check(60, make,
+        [](const MatrixCase& one) { return run_tensor_core("linear", one.problem(), nullptr); });
+}
+
+TEST_F(LinearTest, SkinnyKernelWithOneToken) {
+  const auto make = [](Rng& rng) {
+    return MatrixCase(
+        rng, random_half(rng),
+        {.tokens = 1, .n = between(rng, 1, 90), .k = 8 * between(rng, 1, 500), .align = 8});
+  };
+  check(20, make,
+        [](const MatrixCase& one) { return run_skinny("linear", one.problem(), nullptr); });
+}
+
+using RunTile = Status (*)(const char*, const MatrixProblem&, int, cudaStream_t);
+struct Tile {
+  const char* name;
+  const WgmmaTile& shape;
+  RunTile run;
+};
+const std::array kTiles = {Tile{"256", kTile256, run_wgmma_256},
+                           Tile{"192", kTile192, run_wgmma_192},
+                           Tile{"144", kTile144, run_wgmma_144},
+                           Tile{"128", kTile128, run_wgmma_128}, Tile{"64", kTile64, run_wgmma_64}};
+
+/// Few blocks, so that each works on several tiles.
+TEST_F(LinearTest, EveryWgmmaTile) {
+  skip_unless_hopper();
+  if (IsSkipped()) return;
+  for (const Tile& tile : kTiles) {
+    SCOPED_TRACE(tile.name);
+    const auto make = [](Rng& rng) {
+      return MatrixCase(rng, random_half(rng),
+                        {.tokens = between(rng, 1, 900),
+                         .n = 8 * between(rng, 1, 100),
+                         .k = rng() % 2 == 0 ? between(rng, 1, 80) : between(rng, 1, 900),
+                         .align = 8});
+    };
+    int blocks = 0;
+    check(30, make, [&](const MatrixCase& one) {
+      blocks = blocks % 4 + 1;
+      return tile.run("linear", one.problem(), blocks * tile.shape.cluster_f * tile.shape.cluster_t,
+                      nullptr);
+    });
+    if (HasFailure()) return;
+  }
+}
+
+TEST_F(LinearTest, ReducedWgmmaTiles) {
+  skip_unless_hopper();
+  if (IsSkipped()) return;
+  for (const Tile& tile : kTiles) {
+    SCOPED_TRACE(tile.name);
+    const auto make = [](Rng& rng) {
+      return MatrixCase(rng, DType::kBFloat16,
+                        {.tokens = 300, .n = 136, .k = between(rng, 60, 200), .align = 8});
+    };
+    check(1, make, [&](const MatrixCase& one) {
+      return tile.run("linear", one.problem(), tile.shape.cluster_f * tile.shape.cluster_t,
+                      nullptr);
+    });
+    if (HasFailure()) return;
+  }
+}
+
+/// Offsets beyond 2^31 elements, of x and of out: two parts of the same rows.
+TEST_F(LinearTest, MoreThanTwoBillionElements) {
+  constexpr int64_t kRows = 70000, kWidth = 32768, kK = 64, kN = 64, kLast = 3;
+  const DeviceTensor big(DType::kBFloat16, {kRows, kWidth});
+  Rng rng(1);
+  const StridedMatrix x(rng, DType::kBFloat16, kLast, kK, kK, 1.0);
+  const StridedMatrix w(rng, DType::kBFloat16, kN, kK, kK, 0.125);
+  auto* data = big.view().ptr<uint16_t>();
+  for (int64_t i = 0; i < kLast; ++i) {
+    ASSERT_EQ(cudaMemcpy(data + (kRows - kLast + i) * kWidth, x.view().ptr<uint16_t>() + i * kK,
+                         kK * 2, cudaMemcpyDeviceToDevice),
+              cudaSuccess);
+  }
+  const std::vector<double> want =
+      exact_product(x.values(), w.values(), {}, kLast, kN, kK, ops::Activation::kNone);
+  const MatrixProblem problem{.dtype = DType::kBFloat16,
+                              .x = data,
+                              .x_stride = kWidth,
+                              .w = w.view().data,
+                              .w_stride = kK,
+                              .bias = nullptr,
+                              .out = data + 1024,
+                              .out_stride = kWidth,
+                              .rows = nullptr,
+                              .out_rows = kRows,
+                              .tokens = kRows,
+                              .n = kN,
+                              .k = kK,
+                              .act = ops::Activation::kNone};
+  const auto facts = device_facts({DeviceType::kCuda, 0});
+  ASSERT_TRUE(facts.ok());
+  for (const bool chosen : {true, false}) {
+    const Status status = chosen ? run_matrix("linear", problem, *facts.value(), nullptr)
+                                 : run_tensor_core("linear", problem, nullptr);
+    ASSERT_TRUE(status.ok()) << status.message();
+    const StridedMatrix out(DType::kBFloat16, kLast, kN, kN);
+    for (int64_t i = 0; i < kLast; ++i) {
+      ASSERT_EQ(
+          cudaMemcpy(out.view().ptr<uint16_t>() + i * kN,
+                     data + (kRows - kLast + i) * kWidth + 1024, kN * 2, cudaMemcpyDeviceToDevice),
+          cudaSuccess);
+    }
+    expect_rows(out, Scatter::none(kLast), want, kN, DType::kBFloat16, 1e-5);
+  }
+}
+
+}  // namespace
+}  // namespace mmcore::cuda
