@@ -11,6 +11,7 @@ set(MMCORE_CUDA_SOURCES
   attention/decode_plain.cu
   attention/paged_attention.cpp
   attention/prefill.cpp
+  attention/prefill_maps.cpp
   attention/prefill_mma_d128.cu
   attention/prefill_mma_d256.cu
   attention/prefill_mma_d32.cu
@@ -19,6 +20,13 @@ set(MMCORE_CUDA_SOURCES
   attention/prefill_mma_d80.cu
   attention/prefill_mma_d96.cu
   attention/prefill_plain.cu
+  attention/prefill_wgmma_d128.cu
+  attention/prefill_wgmma_d256.cu
+  attention/prefill_wgmma_d32.cu
+  attention/prefill_wgmma_d64.cu
+  attention/prefill_wgmma_d72.cu
+  attention/prefill_wgmma_d80.cu
+  attention/prefill_wgmma_d96.cu
   attention/varlen.cpp
   copy_blocks.cu
   host/device.cpp

@@ -2,10 +2,13 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
 #include <string>
 
+#include "attention/prefill_maps.h"
 #include "attention/prefill_params.h"
+#include "host/device.h"
 
 namespace mmcore::cuda {
 namespace {
@@ -62,21 +65,33 @@ Status launch_attention(const char* op, const PrefillParams& a, cudaStream_t str
   if (p.dtype == DType::kFloat32 || p.kv_dtype != p.dtype) {
     return launch_prefill_plain(op, a, stream);
   }
+  int device = 0;
+  MMCORE_RETURN_IF_ERROR(cuda_status(op, cudaGetDevice(&device)));
+  const Result<const DeviceFacts*> facts = device_facts({DeviceType::kCuda, device});
+  MMCORE_RETURN_IF_ERROR(facts.status());
+  const auto launch = [&]<int D>() {
+    const DeviceFacts& f = *facts.value();
+    if (f.capability == 90 && std::getenv("MMCORE_PREFILL_WGMMA") != nullptr && a.vector_q &&
+        key_maps_possible(a)) {
+      return launch_prefill_wgmma<D>(op, a, f, stream);
+    }
+    return launch_prefill_mma<D>(op, a, stream);
+  };
   switch (p.head_dim) {
     case 32:
-      return launch_prefill_mma<32>(op, a, stream);
+      return launch.operator()<32>();
     case 64:
-      return launch_prefill_mma<64>(op, a, stream);
+      return launch.operator()<64>();
     case 72:
-      return launch_prefill_mma<72>(op, a, stream);
+      return launch.operator()<72>();
     case 80:
-      return launch_prefill_mma<80>(op, a, stream);
+      return launch.operator()<80>();
     case 96:
-      return launch_prefill_mma<96>(op, a, stream);
+      return launch.operator()<96>();
     case 128:
-      return launch_prefill_mma<128>(op, a, stream);
+      return launch.operator()<128>();
     case 256:
-      return launch_prefill_mma<256>(op, a, stream);
+      return launch.operator()<256>();
     default:
       return Status::unsupported(std::string(op) + ": no CUDA kernel for head dim " +
                                  std::to_string(p.head_dim));

@@ -1,0 +1,78 @@
+#include "attention/prefill_maps.h"
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <string>
+
+namespace mmcore::cuda {
+namespace {
+
+using Encode = decltype(&cuTensorMapEncodeTiled);
+
+/// The driver's function, found at run time so that nothing links against the driver.
+Encode driver_encode() {
+  static const Encode encode = [] {
+    void* entry = nullptr;
+    cudaDriverEntryPointQueryResult found{};
+    constexpr unsigned kCuda12 = 12000;
+    const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry,
+                                                               kCuda12, cudaEnableDefault, &found);
+    const bool usable = error == cudaSuccess && found == cudaDriverEntryPointSuccess;
+    return usable ? reinterpret_cast<Encode>(entry) : nullptr;
+  }();
+  return encode;
+}
+
+CUresult describe(const PrefillParams& a, const ops::KvRows& rows, int32_t box_rows,
+                  CUtensorMap& map) {
+  const ops::AttentionProblem& p = a.p;
+  const bool paged = p.block_tables != nullptr;
+  // How many blocks there are is not known here, and nothing out of range is asked for: as many as
+  // 256 GiB hold.
+  constexpr int64_t kMostBytes = int64_t{1} << 38;
+  const auto bytes = [](int64_t elements) { return static_cast<cuuint64_t>(2 * elements); };
+  const int64_t block = paged ? rows.block_stride : std::max<int64_t>(rows.row_stride, 8);
+  const int64_t blocks =
+      std::clamp<int64_t>(kMostBytes / std::max<int64_t>(2 * block, 1), 1, 0x7fffffff);
+  const cuuint64_t sizes[4] = {
+      static_cast<cuuint64_t>(p.head_dim), static_cast<cuuint64_t>(p.kv_heads),
+      static_cast<cuuint64_t>(paged ? int64_t{1} << p.block_shift : a.key_rows),
+      static_cast<cuuint64_t>(paged ? blocks : 1)};
+  const cuuint64_t strides[3] = {bytes(p.kv_heads == 1 ? 8 : rows.head_stride),
+                                 bytes(rows.row_stride), bytes(block)};
+  const cuuint32_t box[4] = {64, 1, static_cast<cuuint32_t>(box_rows), 1};
+  const cuuint32_t steps[4] = {1, 1, 1, 1};
+  return driver_encode()(&map,
+                         p.dtype == DType::kBFloat16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
+                                                     : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+                         4, const_cast<void*>(rows.data), sizes, strides, box, steps,
+                         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                         CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+}
+
+}  // namespace
+
+bool key_maps_possible(const PrefillParams& a) {
+  const auto strides = [&](const ops::KvRows& rows) {
+    return rows.row_stride > 0 && (a.p.kv_heads == 1 || rows.head_stride > 0) &&
+           (a.p.block_tables == nullptr || rows.block_stride > 0);
+  };
+  const bool rows = a.p.block_tables != nullptr ? a.p.block_shift >= 3 : a.key_rows > 0;
+  return a.vector_kv && rows && strides(a.p.k) && strides(a.p.v) && driver_encode() != nullptr;
+}
+
+Status key_maps(const char* op, const PrefillParams& a, int32_t rows, KeyMaps& maps) {
+  maps.box_rows = a.p.block_tables != nullptr ? std::min(rows, 1 << a.p.block_shift) : rows;
+  for (const bool keys : {true, false}) {
+    const CUresult result =
+        describe(a, keys ? a.p.k : a.p.v, maps.box_rows, keys ? maps.k : maps.v);
+    if (result == CUDA_SUCCESS) continue;
+    return Status::internal(std::string(op) + ": cuTensorMapEncodeTiled failed with " +
+                            std::to_string(static_cast<int>(result)) + " for rows of " +
+                            std::to_string(a.p.head_dim) + " elements");
+  }
+  return {};
+}
+
+}  // namespace mmcore::cuda

@@ -1,0 +1,33 @@
+// Keys and values as the bulk tensor copy engine sees them.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+
+#include "attention/prefill_params.h"
+#include "host/device.h"
+
+namespace mmcore::cuda {
+
+/// Dimensions: element, head, row (within its block), block. A box holds 64 elements of box_rows
+/// rows of one head. Elements past the head dim read as zeros.
+struct KeyMaps {
+  CUtensorMap k;
+  CUtensorMap v;
+  int32_t box_rows;
+};
+
+/// True when k and v can be described: 16-byte rows, and blocks of at least 8 rows, which keeps
+/// boxes on whole groups of swizzled rows.
+bool key_maps_possible(const PrefillParams& params);
+
+/// Of at most `rows` rows a box, a power of two.
+Status key_maps(const char* op, const PrefillParams& params, int32_t rows, KeyMaps& maps);
+
+/// q, k and v of one 16-bit dtype, 16-byte rows and key_maps_possible(); compute capability 9.0.
+template <int D>
+Status launch_prefill_wgmma(const char* op, const PrefillParams& params, const DeviceFacts& facts,
+                            cudaStream_t stream);
+
+}  // namespace mmcore::cuda

@@ -1,0 +1,392 @@
+// Attention of 128 query rows of one head on Hopper: two warpgroups of 64 rows multiply with wgmma
+// and take turns, so that one computes a softmax while the other's products run; within a group,
+// scores of the next keys and sums over values run during the softmax of the keys between. A third
+// group loads: one warp keys and values, through tensor maps whose boxes are runs of rows on one
+// page; three warps queries. Blocks stay and go from tile to tile.
+#pragma once
+
+#include <cuda.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "attention/prefill_hopper.cuh"
+#include "attention/prefill_maps.h"
+#include "attention/prefill_softmax.cuh"
+#include "attention/prefill_tile.cuh"
+#include "device/convert.cuh"
+#include "host/device.h"
+
+namespace mmcore::cuda {
+namespace wgmma {
+
+inline constexpr int kGroup = 128;  // threads
+inline constexpr int kThreads = 3 * kGroup;
+inline constexpr int kMultiplyRegisters = 232;
+inline constexpr int kLoadRegisters = 40;
+inline constexpr int kPanelColumns = 64;  // a row of a panel is 128 bytes
+inline constexpr int kQueryPanel = kPrefillTileRows * 128;
+
+/// Shared memory: queries, then keys, then values of each stage, all in panels of 64 columns; what
+/// is left of a head dim in the last panel is zeros.
+template <int D>
+struct Shape {
+  static constexpr int kKeys = D > 128 ? 64 : 128;
+  static constexpr int kPanels = (D + kPanelColumns - 1) / kPanelColumns;
+  static constexpr int kSteps = (D + 15) / 16;
+  static constexpr int kStages = D > 64 ? 2 : 4;
+  static constexpr int kKeyPanel = kKeys * 128;
+  static constexpr int kQueryBytes = kPanels * kQueryPanel;
+  static constexpr int kKeyBytes = kPanels * kKeyPanel;
+  static constexpr int kSharedBytes = kQueryBytes + 2 * kStages * kKeyBytes + 1024;  // to align
+};
+
+/// What the loaders say of a tile besides its queries. sequence -1: there are no more.
+struct TileNote {
+  QueryTile tile;
+  int32_t head;
+  int32_t first_row;  // of q and out
+};
+
+/// Barriers at fixed places; "full" ones count loads, "free" ones warps that have read.
+template <int kStages>
+struct Barriers {
+  uint64_t query_full, query_free;
+  uint64_t keys_full[kStages], keys_free[kStages];
+  uint64_t values_full[kStages], values_free[kStages];
+};
+
+__device__ __forceinline__ uint32_t address(const void* shared) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+}
+
+/// A position in a ring of stages: its barriers' current parity changes with each round.
+template <int kStages>
+struct Ring {
+  int stage = 0;
+  uint32_t parity = 0;
+  __device__ __forceinline__ void next() {
+    if (++stage == kStages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+/// The tiles of key rows that a tile of queries sees: [begin, end).
+template <int kKeys>
+__device__ __forceinline__ KeySpan key_tiles(const PrefillParams& a, const QueryTile& tile) {
+  const KeySpan span = visible(a.p, tile, tile.first, tile.first + tile.rows() - 1);
+  if (span.end <= span.begin) return {0, 0};
+  return {span.begin / kKeys, (span.end + kKeys - 1) / kKeys};
+}
+
+/// Calls f(tile, head) for this block's tiles, heads that share keys one after another. Rounds run
+/// to and fro, so that a block which had the longest of one has the shortest of the next.
+template <class F>
+__device__ __forceinline__ void for_each_tile(const PrefillParams& a, F&& f) {
+  const int32_t tiles = a.tiles != nullptr ? min(*a.count, a.max_tiles) : a.max_tiles;
+  const auto blocks = static_cast<int32_t>(gridDim.x), block = static_cast<int32_t>(blockIdx.x);
+  const int32_t items = tiles * a.p.heads;
+  for (int32_t first = 0, back = 0; first < items; first += blocks, back ^= 1) {
+    const int32_t item = first + (back != 0 ? blocks - 1 - block : block);
+    if (item >= items) continue;
+    QueryTile tile;
+    if (!find_tile(a, item / a.p.heads, tile) || tile.rows() <= 0) continue;
+    f(tile, item % a.p.heads);
+  }
+}
+
+/// One warp: boxes of keys and values, the last keys first.
+template <int D, int kStages>
+__device__ __forceinline__ void load_keys(const PrefillParams& a, const KeyMaps& maps,
+                                          uint32_t keys_at, uint32_t values_at,
+                                          Barriers<kStages>& barriers) {
+  using S = Shape<D>;
+  const int lane = threadIdx.x & 31;
+  const int panel = lane % S::kPanels, box = lane / S::kPanels;
+  const int32_t box_rows = maps.box_rows;
+  const uint32_t to =
+      static_cast<uint32_t>(panel * S::kKeyPanel + box * box_rows * 128);  // within a stage
+  const ops::AttentionProblem& p = a.p;
+  Ring<kStages> ring;
+  for_each_tile(a, [&](const QueryTile& tile, int32_t head) {
+    const int32_t kv_head = head / (p.heads / p.kv_heads);
+    const KeySpan span = key_tiles<S::kKeys>(a, tile);
+    for (int32_t t = span.end - 1; t >= span.begin; --t) {
+      const int32_t first = t * S::kKeys;
+      const int32_t boxes = (min(S::kKeys, tile.keys - first) + box_rows - 1) / box_rows;
+      const auto bytes = static_cast<uint32_t>(boxes * box_rows * 128 * S::kPanels);
+      int32_t row = first + box * box_rows, block = 0;
+      if (box < boxes) {
+        if (p.block_tables != nullptr) {
+          block = p.block_tables[tile.sequence * p.table_stride + (row >> p.block_shift)];
+          row &= (1 << p.block_shift) - 1;
+        } else {
+          row += p.kv_start[tile.sequence];
+        }
+      }
+      const auto load = [&](const CUtensorMap& map, uint32_t stages, uint64_t& free,
+                            uint64_t& full) {
+        bulk::wait(address(&free), ring.parity ^ 1);
+        if (lane == 0) bulk::arrive_expecting(address(&full), bytes);
+        __syncwarp();
+        if (box < boxes) {
+          bulk::copy_box(stages + static_cast<uint32_t>(ring.stage * S::kKeyBytes) + to, map,
+                         address(&full), panel * kPanelColumns, kv_head, row, block);
+        }
+      };
+      load(maps.k, keys_at, barriers.keys_free[ring.stage], barriers.keys_full[ring.stage]);
+      load(maps.v, values_at, barriers.values_free[ring.stage], barriers.values_full[ring.stage]);
+      ring.next();
+    }
+  });
+}
+
+/// Three warps: the queries of a tile, in the layout of the bulk copies, and its note.
+template <int D, class T, int kStages>
+__device__ __forceinline__ void load_queries(const PrefillParams& a, uint32_t to, TileNote& note,
+                                             Barriers<kStages>& barriers) {
+  constexpr int kPieces = Shape<D>::kSteps * 2, kLoaders = 96;
+  const int thread = static_cast<int>(threadIdx.x) % kGroup - 32, lane = thread & 31;
+  const ops::AttentionProblem& p = a.p;
+  uint32_t parity = 1;
+  for_each_tile(a, [&](const QueryTile& tile, int32_t head) {
+    const int32_t first_row = p.query_start[tile.sequence] + tile.first, rows = tile.rows();
+    const T* q = static_cast<const T*>(p.q) + first_row * p.q_row_stride + head * p.q_head_stride;
+    bulk::wait(address(&barriers.query_free), parity);
+    parity ^= 1;
+    if (thread == 0) note = {tile, head, first_row};
+    for (int i = thread; i < kPrefillTileRows * kPieces; i += kLoaders) {
+      const int row = i / kPieces, piece = i % kPieces;
+      const bool there = row < rows && piece < D / 8;
+      const T* from = there ? q + row * p.q_row_stride + 8 * piece : q;
+      const uint32_t at = to + static_cast<uint32_t>((piece >> 3) * kQueryPanel + row * 128 +
+                                                     (((piece & 7) ^ (row & 7)) << 4));
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from),
+                   "r"(there ? 16 : 0)
+                   : "memory");
+    }
+    asm volatile("cp.async.wait_all;" ::: "memory");
+    bulk::fence_async();
+    __syncwarp();
+    if (lane == 0) bulk::arrive(address(&barriers.query_full));
+  });
+  bulk::wait(address(&barriers.query_free), parity);
+  if (thread == 0) note.tile.sequence = -1;
+  __syncwarp();
+  if (lane == 0) bulk::arrive(address(&barriers.query_full));
+}
+
+/// Zeroes the rows of a stage of values that no key belongs to: what memory holds there may be NaN,
+/// and a weight of 0 would not make it go away. Both groups do it, each before it reads.
+template <int D>
+__device__ __forceinline__ void clear_values(uint32_t values, int32_t rows, int group) {
+  using S = Shape<D>;
+  const int thread = static_cast<int>(threadIdx.x) % kGroup;
+#pragma unroll
+  for (int panel = 0; panel < S::kPanels; ++panel) {
+    for (int at = rows * 128 + thread * 16; at < S::kKeyPanel; at += kGroup * 16) {
+      asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(
+                       values + static_cast<uint32_t>(panel * S::kKeyPanel + at)),
+                   "r"(0)
+                   : "memory");
+    }
+  }
+  bulk::fence_async();
+  bulk::named_sync(3 + group, kGroup);
+}
+
+/// One warpgroup: 64 rows of each tile.
+template <int D, class T, int kStages>
+__device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t query_at,
+                                         uint32_t keys_at, uint32_t values_at, const TileNote& note,
+                                         Barriers<kStages>& barriers, int group) {
+  using S = Shape<D>;
+  const ops::AttentionProblem& p = a.p;
+  const int lane = threadIdx.x & 31, warp = static_cast<int>(threadIdx.x) % kGroup / 32;
+  const int own_row = 64 * group + 16 * warp;  // the warp's first, within the tile
+  const uint32_t my_queries = query_at + static_cast<uint32_t>(64 * 128 * group);
+  const int my_turn = 1 + group, other_turn = 2 - group;  // named barriers
+  if (group == 1) bulk::named_arrive(other_turn, 2 * kGroup);
+
+  const auto release = [&](uint64_t& barrier) {
+    if (lane == 0) bulk::arrive(address(&barrier));
+  };
+  Ring<kStages> ring;  // of the scores
+  for (uint32_t query_parity = 0;; query_parity ^= 1) {
+    bulk::wait(address(&barriers.query_full), query_parity);
+    const TileNote now = note;
+    if (now.tile.sequence < 0) break;
+    const QueryTile& tile = now.tile;
+    const KeySpan span = key_tiles<S::kKeys>(a, tile);
+    const int32_t row = tile.first + own_row;
+    const KeySpan spans[2] = {visible(p, tile, row + lane / 4),
+                              visible(p, tile, row + lane / 4 + 8)};
+    const int32_t begin[2] = {spans[0].begin, spans[1].begin};
+    const int32_t end[2] = {spans[0].end, spans[1].end};
+    const int32_t all_begin = visible(p, tile, row + 15).begin, all_end = visible(p, tile, row).end;
+
+    float o[D / 2] = {};
+    SoftmaxRows softmax;
+    if (span.begin < span.end) {
+      float s[S::kKeys / 2];
+      uint32_t weights[S::kKeys / 16][4];
+      const auto issue_scores = [&](int stage) {
+        const uint32_t keys = keys_at + static_cast<uint32_t>(stage * S::kKeyBytes);
+        bulk::begin_products();
+#pragma unroll
+        for (int d = 0; d < S::kSteps; ++d) {
+          const uint32_t column = (d & 3) * 32;  // bytes within a panel
+          bulk::multiply_shared<T>(s, bulk::matrix(my_queries + (d >> 2) * kQueryPanel + column),
+                                   bulk::matrix(keys + (d >> 2) * S::kKeyPanel + column), d > 0);
+        }
+        bulk::commit_products();
+      };
+      const auto issue_values = [&](int stage) {
+        const uint32_t values = values_at + static_cast<uint32_t>(stage * S::kKeyBytes);
+        bulk::begin_products();
+#pragma unroll
+        for (int j = 0; j < S::kKeys / 16; ++j) {
+          bulk::multiply_registers<T>(o, weights[j],
+                                      bulk::matrix(values + j * 16 * 128, S::kKeyPanel));
+        }
+        bulk::commit_products();
+      };
+      const auto to_weights = [&](int32_t t, float(&factor)[2]) {
+        if (a.score.transform) transform_scores(s, a.score);
+        const int32_t first = t * S::kKeys;
+        if (first < all_begin || first + S::kKeys > all_end) mask_scores(s, first, begin, end);
+        return softmax.update(s, a.score.multiplier, factor);
+      };
+      const auto pack_weights = [&] {
+#pragma unroll
+        for (int i = 0; i < S::kKeys / 4; ++i) {
+          weights[i >> 2][i & 3] = pack<T>(s[2 * i], s[2 * i + 1]);
+        }
+      };
+
+      int32_t t = span.end - 1;
+      float factor[2];
+      bulk::wait(address(&barriers.keys_full[ring.stage]), ring.parity);
+      bulk::named_sync(my_turn, 2 * kGroup);
+      issue_scores(ring.stage);
+      bulk::named_arrive(other_turn, 2 * kGroup);
+      bulk::await_products<0>();
+      bulk::hold(s);
+      release(barriers.keys_free[ring.stage]);
+      to_weights(t, factor);
+      pack_weights();
+      Ring<kStages> value_ring = ring;
+      if (tile.keys - t * S::kKeys < S::kKeys) {
+        bulk::wait(address(&barriers.values_full[value_ring.stage]), value_ring.parity);
+        clear_values<D>(values_at + static_cast<uint32_t>(value_ring.stage * S::kKeyBytes),
+                        tile.keys - t * S::kKeys, group);
+      }
+      for (--t; t >= span.begin; --t) {
+        ring.next();
+        bulk::wait(address(&barriers.keys_full[ring.stage]), ring.parity);
+        bulk::named_sync(my_turn, 2 * kGroup);
+        issue_scores(ring.stage);
+        bulk::wait(address(&barriers.values_full[value_ring.stage]), value_ring.parity);
+        issue_values(value_ring.stage);
+        bulk::named_arrive(other_turn, 2 * kGroup);
+        bulk::await_products<1>();
+        bulk::hold(s);
+        release(barriers.keys_free[ring.stage]);
+        const bool rescale = to_weights(t, factor);
+        bulk::await_products<0>();
+        bulk::hold(o);
+        release(barriers.values_free[value_ring.stage]);
+        if (rescale) rescale_rows(o, factor);
+        pack_weights();
+        value_ring = ring;
+      }
+      release(barriers.query_free);
+      bulk::wait(address(&barriers.values_full[value_ring.stage]), value_ring.parity);
+      issue_values(value_ring.stage);
+      bulk::await_products<0>();
+      bulk::hold(o);
+      release(barriers.values_free[value_ring.stage]);
+      ring.next();
+    } else {
+      __syncwarp();  // all lanes have read the note
+      release(barriers.query_free);
+    }
+
+    float inverse[2];
+    softmax.inverse(inverse);
+    const int own = own_row + lane / 4;
+    T* const out = static_cast<T*>(p.out) + (now.first_row + int64_t{own}) * p.out_row_stride +
+                   now.head * p.out_head_stride;
+    T* const out_rows[2] = {own < tile.rows() ? out : nullptr,
+                            own + 8 < tile.rows() ? out + 8 * p.out_row_stride : nullptr};
+    store_rows<T, D>(o, inverse, out_rows, a.vector_out);
+  }
+  if (group == 0) bulk::named_sync(my_turn, 2 * kGroup);  // takes the turn nobody needs
+}
+
+template <int D, class T>
+__global__ void __launch_bounds__(kThreads, 1)
+    prefill(const __grid_constant__ PrefillParams a, const __grid_constant__ KeyMaps maps) {
+#if defined(MMCORE_HOPPER)
+  using S = Shape<D>;
+  extern __shared__ uint8_t shared[];
+  __shared__ Barriers<S::kStages> barriers;
+  __shared__ TileNote note;
+  const uint32_t query_at = (address(shared) + 1023) / 1024 * 1024;
+  const uint32_t keys_at = query_at + S::kQueryBytes;
+  const uint32_t values_at = keys_at + S::kStages * S::kKeyBytes;
+  if (threadIdx.x == 0) {
+    constexpr uint32_t kReadingWarps = 8;
+    bulk::barrier_init(address(&barriers.query_full), 3);
+    bulk::barrier_init(address(&barriers.query_free), kReadingWarps);
+    for (int i = 0; i < S::kStages; ++i) {
+      bulk::barrier_init(address(&barriers.keys_full[i]), 1);
+      bulk::barrier_init(address(&barriers.values_full[i]), 1);
+      bulk::barrier_init(address(&barriers.keys_free[i]), kReadingWarps);
+      bulk::barrier_init(address(&barriers.values_free[i]), kReadingWarps);
+    }
+    bulk::fence_barrier_init();
+    bulk::fence_async();
+  }
+  __syncthreads();
+  const int group = static_cast<int>(threadIdx.x) / kGroup;
+  if (group == 0) {
+    bulk::give_registers<kLoadRegisters>();
+    if (threadIdx.x < 32) {
+      load_keys<D>(a, maps, keys_at, values_at, barriers);
+    } else {
+      load_queries<D, T>(a, query_at, note, barriers);
+    }
+  } else {
+    bulk::take_registers<kMultiplyRegisters>();
+    multiply<D, T>(a, query_at, keys_at, values_at, note, barriers, group - 1);
+  }
+#else
+  asm("trap;");
+#endif
+}
+
+template <int D, class T>
+Status launch(const char* op, const PrefillParams& a, const DeviceFacts& facts,
+              cudaStream_t stream) {
+  using S = Shape<D>;
+  KeyMaps maps;
+  MMCORE_RETURN_IF_ERROR(key_maps(op, a, S::kKeys, maps));
+  MMCORE_RETURN_IF_ERROR(allow_shared(op, prefill<D, T>, S::kSharedBytes));
+  const auto blocks = std::min<int64_t>(int64_t{a.max_tiles} * a.p.heads, facts.multiprocessors);
+  prefill<D, T><<<static_cast<unsigned>(blocks), kThreads, S::kSharedBytes, stream>>>(a, maps);
+  return launch_status(op);
+}
+
+}  // namespace wgmma
+
+template <int D>
+Status launch_prefill_wgmma(const char* op, const PrefillParams& a, const DeviceFacts& facts,
+                            cudaStream_t stream) {
+  if (a.p.dtype == DType::kBFloat16) return wgmma::launch<D, __nv_bfloat16>(op, a, facts, stream);
+  return wgmma::launch<D, __half>(op, a, facts, stream);
+}
+
+}  // namespace mmcore::cuda
