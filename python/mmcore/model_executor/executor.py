@@ -14,6 +14,7 @@ from mmcore.model_executor.attention_plans import AttentionPlanner
 from mmcore.model_executor.decode_graphs import GRAPH_BYTES, DecodeGraphs, batch_sizes
 from mmcore.model_executor.forward_signature import required_media_arguments
 from mmcore.model_executor.kv_cache import KvCacheSpec, allocate_kv_caches, empty_kv_caches
+from mmcore.model_executor.media_ahead import MediaAhead
 from mmcore.model_executor.media_mapper import MediaMapper
 from mmcore.model_executor.memory_plan import (
     MAX_CPU_KV_BYTES,
@@ -183,6 +184,8 @@ def _prepare_cuda(
             scheduler_config.max_num_seqs,
             max_blocks,
         )
+        if runner.encoder is not None and runner.mapper is not None:
+            runner.ahead = MediaAhead(runner.mapper)
         if graph_sizes:
             runner.graphs = DecodeGraphs(
                 runner.model,

@@ -21,6 +21,7 @@ from mmcore.errors import InternalError, MmcoreError
 from mmcore.model_executor.encoder_runner import EncodeJob, EncoderRunner, Failure
 from mmcore.model_executor.forward_signature import required_media_arguments
 from mmcore.model_executor.kv_cache import copy_kv_blocks
+from mmcore.model_executor.media_ahead import MediaAhead
 from mmcore.model_executor.media_mapper import MediaItemLike, MediaMapper
 from mmcore.model_executor.models.interfaces import supports_encoder_split
 from mmcore.model_executor.sampling_metadata import SamplingMetadata
@@ -72,6 +73,8 @@ class ModelRunner:
         Turns plans into tensors.
     graphs
         Run steps of one row a sequence; None to launch all kernels one by one.
+    ahead
+        Prepares media while the device works; None where the device is the host.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class ModelRunner:
         self.device = device
         self.inputs: PlanReader = HostInputs()
         self.graphs: DecodeGraphs | None = None
+        self.ahead: MediaAhead | None = None
         self.encoder: EncoderRunner | None = None
         split: bool = supports_encoder_split(model)
         if mapper is not None and split:
@@ -101,13 +105,16 @@ class ModelRunner:
         """Keep what a submitted request needs."""
         if request.items or request.logits_processors:
             self._requests[request_id] = request
+            if self.ahead is not None:
+                self.ahead.add(request_id, request.items)
         if request.logits_processors:
             self._with_processors.add(request_id)
         self._unscheduled.add(request_id)
 
     def release(self, request_id: int) -> None:
         """Forget a request; called by the core when it is gone."""
-        self._requests.pop(request_id, None)
+        if self._requests.pop(request_id, None) is not None and self.ahead is not None:
+            self.ahead.forget(request_id)
         self._with_processors.discard(request_id)
         self._unscheduled.discard(request_id)
 
@@ -201,6 +208,9 @@ class ModelRunner:
             EncodeJob(request, slot, rows, self._requests[request].items[index])
             for request, index, slot, rows in planned.tolist()
         ]
+        if self.ahead is not None:
+            for job in jobs:
+                self.ahead.forget(job.request_id)
         failures = self.encoder.encode(jobs)
         if failures:
             # The step will not happen; the items are planned again with whatever slots are free.
@@ -260,6 +270,8 @@ class ModelRunner:
             return None
         metadata = SamplingMetadata(plan, rows)
         logits = self.model.compute_logits(hidden, metadata)
+        if self.ahead is not None and len(self.ahead):
+            self._prepare_media()
         if self._with_processors:
             failures = self._process_logits(plan, logits)
             if failures:
@@ -269,6 +281,12 @@ class ModelRunner:
             # The model sampled by itself.
             plan.set_tokens([int(token.token_id) for token in output])
         return None
+
+    def _prepare_media(self) -> None:
+        assert self.ahead is not None
+        launched = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        launched.record()
+        self.ahead.work_until(launched)
 
     def _process_logits(self, plan: _C.StepPlan, logits: torch.Tensor) -> list[Failure]:
         """Let the callables of requests change their rows, in place."""
