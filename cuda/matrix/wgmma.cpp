@@ -46,6 +46,12 @@ double estimate(const Choice& choice, const MatrixProblem& p, int multiprocessor
 
 }  // namespace
 
+int wgmma_blocks(const WgmmaTile& tile, const MatrixProblem& p, const DeviceFacts& facts) {
+  const WgmmaTiles tiles = tiles_of(tile, p.tokens, p.n);
+  const int64_t clusters = std::min(tiles.f * tiles.t, slots(tile, facts.multiprocessors));
+  return static_cast<int>(clusters) * tile.cluster_f * tile.cluster_t;
+}
+
 bool fits_wgmma(const MatrixProblem& p, const DeviceFacts& facts) {
   return facts.capability == 90 && p.dtype != DType::kFloat32 && p.k >= 1 && p.n % 8 == 0 &&
          p.x_stride >= p.k && p.w_stride >= p.k && rows_aligned16(p.x, p.x_stride, 2) &&
@@ -63,10 +69,7 @@ Status run_wgmma(const char* op, const MatrixProblem& p, const DeviceFacts& fact
       least = cycles;
     }
   }
-  const WgmmaTiles tiles = tiles_of(best->tile, p.tokens, p.n);
-  const int64_t clusters = std::min(tiles.f * tiles.t, slots(best->tile, facts.multiprocessors));
-  const int cluster = best->tile.cluster_f * best->tile.cluster_t;
-  return best->run(op, p, static_cast<int>(clusters) * cluster, stream);
+  return best->run(op, p, wgmma_blocks(best->tile, p, facts), stream);
 }
 
 }  // namespace mmcore::cuda

@@ -31,6 +31,9 @@ inline WgmmaTiles tiles_of(const WgmmaTile& tile, int64_t tokens, int64_t n) {
   return {(n + f - 1) / f, (tokens + t - 1) / t};
 }
 
+/// Blocks to launch: as many as run side by side, or as there are tiles.
+int wgmma_blocks(const WgmmaTile& tile, const MatrixProblem& p, const DeviceFacts& facts);
+
 /// `blocks`: a multiple of the cluster's size. One source file each.
 Status run_wgmma_256(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
 Status run_wgmma_192(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
