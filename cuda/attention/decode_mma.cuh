@@ -128,17 +128,17 @@ __device__ __forceinline__ float score(const DecodeParams& p, float dot) {
   return p.factor * (1.0f - __fdividef(2.0f, 1.0f + __expf(2.0f * p.cap_factor * dot)));
 }
 
-/// A warp's way through the tiles of the listed units.
+/// A warp's way through the tiles of the listed units: each `warps`-th tile of all of them in a
+/// row, so that no warp has more than one tile more than another.
 struct TileCursor {
   int unit;
   int tile;
-  int turn;  // which of each `warps` tiles of the unit is the warp's
 
-  __device__ __forceinline__ void settle(const DecodeUnit* units, int count, int warps) {
+  __device__ __forceinline__ void settle(const DecodeUnit* units, int count) {
     while (unit < count && tile >= units[unit].tile_end) {
+      const int past = tile - units[unit].tile_end;
       ++unit;
-      turn = turn + 1 == warps ? 0 : turn + 1;  // the odd tile is another warp's each time
-      if (unit < count) tile = units[unit].tile_begin + turn;
+      if (unit < count) tile = units[unit].tile_begin + past;
     }
   }
 };
@@ -151,7 +151,6 @@ struct TileReader {
   const DecodeParams& p;
   const DecodeUnit* units;
   int count;
-  int warps;
   uint32_t ring;  // shared memory address of the warp's stages
   int lane;
 
@@ -166,6 +165,60 @@ struct TileReader {
     return static_cast<unsigned>(block) < static_cast<unsigned>(p.num_blocks) ? block : -1;
   }
 
+  static constexpr int kPieces = Tile::kKeys * Tile::kChunks;
+
+  /// Rows [from, to) of 16 that lie one behind the other.
+  __device__ __forceinline__ void ask_rows(const char* k, const char* v, uint32_t k_to,
+                                           uint32_t v_to, int from, int to) const {
+    if constexpr (32 % Tile::kChunks == 0) {  // a lane stays in its column
+      constexpr int kRowsAtOnce = 32 / Tile::kChunks;
+      int row = lane / Tile::kChunks;
+      const int chunk = lane % Tile::kChunks;
+      k += row * p.k_row_stride + chunk * 16;
+      v += row * p.v_row_stride + chunk * 16;
+#pragma unroll
+      for (int i = 0; i < Tile::kKeys / kRowsAtOnce; ++i) {
+        const bool there = row >= from && row < to;
+        const int offset = Tile::offset(row, chunk);
+        copy16_async(k_to + offset, k, there);
+        copy16_async(v_to + offset, v, there);
+        row += kRowsAtOnce;
+        k += kRowsAtOnce * p.k_row_stride;
+        v += kRowsAtOnce * p.v_row_stride;
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < (kPieces + 31) / 32; ++i) {
+        const int piece = i * 32 + lane, row = piece / Tile::kChunks, chunk = piece % Tile::kChunks;
+        if (piece >= kPieces) continue;
+        const bool there = row >= from && row < to;
+        const int offset = Tile::offset(row, chunk);
+        copy16_async(k_to + offset, k + row * p.k_row_stride + chunk * 16, there);
+        copy16_async(v_to + offset, v + row * p.v_row_stride + chunk * 16, there);
+      }
+    }
+  }
+
+  /// Rows of blocks with less than 16; lane r knows row r's.
+  __device__ __forceinline__ void ask_scattered(const char* k, const char* v, uint32_t k_to,
+                                                uint32_t v_to, int key, int from, int to,
+                                                int block) const {
+    const int inside = (1 << p.block_shift) - 1;
+#pragma unroll 2
+    for (int i = 0; i < (kPieces + 31) / 32; ++i) {
+      const int piece = i * 32 + lane, row = piece / Tile::kChunks % Tile::kKeys,
+                chunk = piece % Tile::kChunks;
+      const int64_t its_block = __shfl_sync(kFullWarp, block, row);
+      if (piece >= kPieces) continue;
+      const bool there = row >= from && row < to && its_block >= 0;
+      const int offset = Tile::offset(row, chunk), in_block = (key + row) & inside;
+      const int64_t k_at = there ? its_block * p.k_block_stride + in_block * p.k_row_stride : 0;
+      const int64_t v_at = there ? its_block * p.v_block_stride + in_block * p.v_row_stride : 0;
+      copy16_async(k_to + offset, k + k_at + chunk * 16, there);
+      copy16_async(v_to + offset, v + v_at + chunk * 16, there);
+    }
+  }
+
   /// Asks for a tile; rows outside of the unit's keys become zeros, for what lies there may be NaN.
   __device__ __forceinline__ void ask(const TileCursor& at, int block, int stage) const {
     if (at.unit < count) {
@@ -175,29 +228,13 @@ struct TileReader {
       const uint32_t k_to = ring + stage * (2 * Tile::kBytes), v_to = k_to + Tile::kBytes;
       const char* k = p.k + u.kv_head * p.k_head_stride;
       const char* v = p.v + u.kv_head * p.v_head_stride;
-      const bool one_block = p.block_shift >= 4;
-      if (one_block) {
-        k += max(block, 0) * p.k_block_stride + (key & inside) * p.k_row_stride;
-        v += max(block, 0) * p.v_block_stride + (key & inside) * p.v_row_stride;
-      }
-      constexpr int kPieces = Tile::kKeys * Tile::kChunks;
-#pragma unroll
-      for (int i = 0; i < (kPieces + 31) / 32; ++i) {
-        const int piece = i * 32 + lane, row = piece / Tile::kChunks % Tile::kKeys,
-                  chunk = piece % Tile::kChunks;
-        int64_t k_row = row * p.k_row_stride, v_row = row * p.v_row_stride;
-        int its_block = block;
-        if (!one_block) {
-          its_block = __shfl_sync(kFullWarp, block, row);
-          const int in_block = (key + row) & inside;
-          k_row = max(its_block, 0) * p.k_block_stride + in_block * p.k_row_stride;
-          v_row = max(its_block, 0) * p.v_block_stride + in_block * p.v_row_stride;
-        }
-        if (kPieces % 32 != 0 && piece >= kPieces) continue;
-        const bool there = row >= from && row < to && its_block >= 0;
-        const int offset = Tile::offset(row, chunk);
-        copy16_async(k_to + offset, k + k_row + chunk * 16, there);
-        copy16_async(v_to + offset, v + v_row + chunk * 16, there);
+      if (p.block_shift >= 4) {
+        const int64_t its_block = max(block, 0);
+        k += its_block * p.k_block_stride + (key & inside) * p.k_row_stride;
+        v += its_block * p.v_block_stride + (key & inside) * p.v_row_stride;
+        ask_rows(k, v, k_to, v_to, from, block < 0 ? 0 : to);
+      } else {
+        ask_scattered(k, v, k_to, v_to, key, from, to, block);
       }
     }
     commit_async();
@@ -434,12 +471,12 @@ __global__ void __launch_bounds__(32 * kMaxDecodeWarps, 1)
   for (int first = 0;; first += kUnitsAtOnce) {
     const int count = list_units(p, worker, first, shared.units);
     if (count == 0) return;
-    const TileReader<kDim> reader{p, units, count, warps, ring, lane};
-    TileCursor ahead{0, units[0].tile_begin + warp, warp};
-    ahead.settle(units, count, warps);
+    const TileReader<kDim> reader{p, units, count, ring, lane};
+    TileCursor ahead{0, units[0].tile_begin + warp};
+    ahead.settle(units, count);
     const auto advance = [&](TileCursor& cursor) {
       cursor.tile += warps;
-      cursor.settle(units, count, warps);
+      cursor.settle(units, count);
     };
     int blocks[Tile::kStages];
     {
@@ -456,12 +493,13 @@ __global__ void __launch_bounds__(32 * kMaxDecodeWarps, 1)
       advance(ahead);
     }
     int block = blocks[Tile::kStages - 1];
-    int stage = 0, free_stage = Tile::kStages - 1, turn = warp;
+    int stage = 0, free_stage = Tile::kStages - 1, past = warp;
     for (int i = 0; i < count; ++i) {
       const DecodeUnit& u = units[i];
       DecodeState<T, kDim, kColumns> state;
       state.start(p, u, lane);
-      for (int tile = u.tile_begin + turn; tile < u.tile_end; tile += warps) {
+      int tile = u.tile_begin + past;
+      for (; tile < u.tile_end; tile += warps) {
         wait_async<Tile::kStages - 2>();
         __syncwarp();
         reader.ask(ahead, block, free_stage);
@@ -472,7 +510,7 @@ __global__ void __launch_bounds__(32 * kMaxDecodeWarps, 1)
         free_stage = stage;
         stage = stage + 1 == Tile::kStages ? 0 : stage + 1;
       }
-      turn = turn + 1 == warps ? 0 : turn + 1;
+      past = tile - u.tile_end;
       state.give_sums(shared.sums + warp * DecodeSums<kDim, kColumns>::kRows, lane);
       combine_steps<0>(p, u, state, shared, warp, warps, lane);
       arrive<T>(p, u, shared.last);
