@@ -2,8 +2,11 @@
 // the device's memory sets. Results are checked by the tests; here a call that fails ends the run.
 //
 // Usage: mmcore_bench_cuda
+#include <algorithm>
 #include <cstdio>
+#include <numeric>
 #include <string>
+#include <vector>
 
 #include "graph_timing.h"
 #include "mmcore/ops.h"
@@ -24,9 +27,61 @@ constexpr double kReadBytesPerUs = 3.1e6;  // an H100's device memory, read only
   return t;
 }
 
-[[maybe_unused]] void report(const std::string& name, double us, double bytes) {
+void report(const std::string& name, double us, double bytes) {
   const double floor = bytes / kReadBytesPerUs;
   std::printf("%-44s %9.2f us   floor %8.2f us   %5.2fx\n", name.c_str(), us, floor, us / floor);
+}
+
+/// What the host has written, on the first GPU.
+TensorView device_ints(const std::vector<int32_t>& values, std::initializer_list<int64_t> dims) {
+  const TensorView t = zeros(DType::kInt32, dims);
+  must(cudaMemcpy(t.data, values.data(), values.size() * sizeof(int32_t), cudaMemcpyHostToDevice));
+  return t;
+}
+
+/// One query token a sequence, pages of 16 tokens, keys and values cold.
+void time_decode(const char* name, int64_t sequences, int64_t keys, int64_t kv_heads, int64_t group,
+                 int64_t dim, int multiprocessors) {
+  const int64_t pages = (keys + 15) / 16, of_set = sequences * pages;
+  const double bytes = 4.0 * static_cast<double>(sequences * keys * kv_heads * dim);
+  const auto sets = static_cast<int64_t>(std::clamp(160e6 / bytes + 1.0, 1.0, 64.0));
+  std::vector<int32_t> starts, lens(static_cast<size_t>(sequences), static_cast<int32_t>(keys));
+  for (int32_t n = 0; n <= sequences; ++n) starts.push_back(n);
+  std::vector<int32_t> pages_of(static_cast<size_t>(sets * of_set));
+  std::iota(pages_of.begin(), pages_of.end(), 0);
+  const ops::AttentionPlanShape shape{.sequences = sequences,
+                                      .tokens = sequences,
+                                      .max_query_len = 1,
+                                      .heads = static_cast<int32_t>(kv_heads * group),
+                                      .kv_heads = static_cast<int32_t>(kv_heads),
+                                      .head_dim = static_cast<int32_t>(dim),
+                                      .multiprocessors = multiprocessors};
+  std::vector<int32_t> plan(static_cast<size_t>(ops::attention_plan_words(shape)));
+  const auto words = static_cast<int64_t>(plan.size());
+  must(ops::plan_paged_attention(TensorView(starts.data(), DType::kInt32, {sequences + 1}),
+                                 TensorView(lens.data(), DType::kInt32, {sequences}), shape,
+                                 TensorView(plan.data(), DType::kInt32, {words})));
+  const TensorView tables = device_ints(pages_of, {sets, sequences, pages});
+  ops::PagedAttentionArgs args{
+      .q = zeros(DType::kBFloat16, {sequences, kv_heads * group, dim}),
+      .k_cache = zeros(DType::kBFloat16, {sets * of_set, 16, kv_heads, dim}),
+      .v_cache = zeros(DType::kBFloat16, {sets * of_set, 16, kv_heads, dim}),
+      .block_tables = {},
+      .query_start = device_ints(starts, {sequences + 1}),
+      .seq_lens = device_ints(lens, {sequences}),
+      .out = zeros(DType::kBFloat16, {sequences, kv_heads * group, dim}),
+      .scale = 0.1f,
+      .plan = device_ints(plan, {words}),
+      .workspace = zeros(DType::kUInt8, {ops::paged_attention_workspace_bytes(shape)}),
+      .max_query_len = 1};
+  const double us = graph_us([&](int i, Stream stream) {
+    args.block_tables = TensorView(tables.ptr<int32_t>() + i % sets * of_set, DType::kInt32,
+                                   {sequences, pages}, tables.device);
+    return ops::paged_attention(args, stream);
+  });
+  report(std::string("paged decode ") + name, us, bytes);
+  must(cudaFree(args.k_cache.data));
+  must(cudaFree(args.v_cache.data));
 }
 
 }  // namespace
@@ -40,5 +95,10 @@ int main() {
   cudaDeviceProp properties{};
   must(cudaGetDeviceProperties(&properties, 0));
   std::printf("%s\n", properties.name);
+  const int sms = properties.multiProcessorCount;
+  time_decode("32/8 x 128, 1 x 1024", 1, 1024, 8, 4, 128, sms);
+  time_decode("32/8 x 128, 32 x 1024", 32, 1024, 8, 4, 128, sms);
+  time_decode("32/32 x 128, 32 x 1024", 32, 1024, 32, 1, 128, sms);
+  time_decode("9/3 x 64, 8 x 1024", 8, 1024, 3, 3, 64, sms);
   return 0;
 }

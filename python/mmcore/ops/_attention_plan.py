@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -71,15 +71,28 @@ class AttentionPlanShape:
             multiprocessors=torch.cuda.get_device_properties(q.device).multi_processor_count,
         )
 
+    def _values(self) -> tuple[int | bool, ...]:
+        return (
+            self.sequences,
+            self.tokens,
+            self.max_query_len,
+            self.heads,
+            self.kv_heads,
+            self.head_dim,
+            self.window,
+            self.causal,
+            self.multiprocessors,
+        )
+
     @property
     def plan_words(self) -> int:
         """int32 words of a plan; -1 if no kernel takes the shape."""
-        return int(_C.ops.attention_plan_words(*astuple(self)))
+        return int(_C.ops.attention_plan_words(*self._values()))
 
     @property
     def workspace_bytes(self) -> int:
         """Bytes of a workspace, of any content; calls one after the other may share one."""
-        return int(_C.ops.paged_attention_workspace_bytes(*astuple(self)))
+        return int(_C.ops.paged_attention_workspace_bytes(*self._values()))
 
     def plan(self, query_start: Any, seq_lens: Any, out: Tensor | None = None) -> Tensor:
         """Write the plan of one step.
@@ -108,5 +121,5 @@ class AttentionPlanShape:
         """
         if out is None:
             out = torch.empty(max(0, self.plan_words), dtype=torch.int32)
-        _C.ops.plan_paged_attention(query_start, seq_lens, out, *astuple(self))
+        _C.ops.plan_paged_attention(query_start, seq_lens, out, *self._values())
         return out
