@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +96,7 @@ class ModelRunner:
         if mapper is not None and split:
             self.encoder = EncoderRunner(model, mapper, device)
         self._media_defaults = required_media_arguments(model)
+        self._dtype = next((p.dtype for p in model.parameters()), torch.float32)
         self._requests: dict[int, RunnerRequest] = {}
         self._unscheduled: set[int] = set()
         self._first_scheduled: dict[int, float] = {}
@@ -145,7 +146,9 @@ class ModelRunner:
             return self._execute(plan)
 
     def _on_device(self) -> AbstractContextManager[object]:
-        return nullcontext() if self.device.type == "cpu" else torch.cuda.device(self.device)
+        if self.device.type == "cpu":
+            return nullcontext()
+        return _on_gpu(self.device, exact=self._dtype == torch.float32)
 
     def _execute(self, plan: _C.StepPlan) -> list[Failure] | None:
         copies = plan.block_copies
@@ -307,6 +310,22 @@ class ModelRunner:
                 ours.__cause__ = error
                 failures.append((request, ours))
         return failures
+
+
+@contextmanager
+def _on_gpu(device: torch.device, exact: bool) -> Iterator[None]:
+    """Make a GPU the current one. Exact: float32 is float32, in convolutions too."""
+    with torch.cuda.device(device):
+        if not exact:
+            yield
+            return
+        with torch.backends.cudnn.flags(
+            enabled=torch.backends.cudnn.enabled,
+            benchmark=torch.backends.cudnn.benchmark,
+            deterministic=torch.backends.cudnn.deterministic,
+            allow_tf32=False,
+        ):
+            yield
 
 
 def _takes_three(process: Callable[..., Any]) -> bool:

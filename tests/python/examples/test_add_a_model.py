@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from gpu.needs_gpu import on_gpu
 from tiny_fixtures import assert_idle, picture
 
 from mmcore import LLM, ModelRegistry, RequestOutput, SamplingParams
@@ -72,7 +73,9 @@ def generate(llm: LLM, made: Any) -> list[list[int]]:
 @pytest.fixture(scope="module")
 def expected(checkpoint: Path) -> list[list[int]]:
     """Each prompt alone, whole, without any cache, at the seed level."""
-    llm = make_llm(checkpoint, "seed", enable_prefix_caching=False, enable_chunked_prefill=False)
+    llm = make_llm(
+        checkpoint, "seed", device="cpu", enable_prefix_caching=False, enable_chunked_prefill=False
+    )
     return [generate(llm, [prompt])[0] for prompt in prompts()]
 
 
@@ -115,6 +118,18 @@ def test_an_image_beyond_the_step_of_a_seed_level_model(checkpoint: Path) -> Non
     assert good.error is None
     assert bad.error is not None
     assert bad.error.code == "unservable"
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"max_num_batched_tokens": 18}, {"enforce_eager": True}], ids=repr
+)
+@on_gpu
+def test_on_a_gpu(
+    checkpoint: Path, level: str, expected: list[list[int]], options: dict[str, Any]
+) -> None:
+    llm = make_llm(checkpoint, level, device="cuda", **options)
+    assert generate(llm, prompts()) == expected
+    assert [generate(llm, [prompt])[0] for prompt in prompts()] == expected
 
 
 def test_bfloat16(checkpoint: Path, level: str) -> None:

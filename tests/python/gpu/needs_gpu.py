@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -18,3 +20,11 @@ def missing() -> str:
 
 
 GPU = [pytest.mark.gpu, pytest.mark.skipif(bool(missing()), reason=missing() or "there is a GPU")]
+"""For a file's ``pytestmark`` or a parameter's ``marks``."""
+
+
+def on_gpu(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark one test."""
+    for mark in GPU:
+        test = mark(test)
+    return test

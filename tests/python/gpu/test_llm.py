@@ -119,6 +119,17 @@ def test_the_same_tokens_as_on_the_cpu(llava_folder: Path) -> None:
         assert tokens(on_gpu.generate([prompt], GREEDY, use_tqdm=False)) == tokens([output])
 
 
+def test_a_cache_of_another_type(llama_folder: Path) -> None:
+    prompts = ["x" * 40, "hello"]
+    made = [
+        make_llm(llama_folder, device=device, kv_cache_dtype="bfloat16").generate(
+            prompts, SamplingParams(temperature=0.0, max_tokens=1), use_tqdm=False
+        )
+        for device in ("cpu", "cuda")
+    ]
+    assert tokens(made[0]) == tokens(made[1])
+
+
 def test_sampling_and_processors_agree_with_the_cpu(llama_folder: Path) -> None:
     def ban_even(generated: list[int], logits: torch.Tensor) -> torch.Tensor:
         logits[::2] = float("-inf")
