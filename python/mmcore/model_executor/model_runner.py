@@ -319,13 +319,13 @@ def _on_gpu(device: torch.device, exact: bool) -> Iterator[None]:
         if not exact:
             yield
             return
-        with torch.backends.cudnn.flags(
-            enabled=torch.backends.cudnn.enabled,
-            benchmark=torch.backends.cudnn.benchmark,
-            deterministic=torch.backends.cudnn.deterministic,
-            allow_tf32=False,
-        ):
+        cudnn = torch.backends.cudnn
+        before = cudnn.allow_tf32
+        cudnn.allow_tf32 = False
+        try:
             yield
+        finally:
+            cudnn.allow_tf32 = before
 
 
 def _takes_three(process: Callable[..., Any]) -> bool:
