@@ -71,7 +71,7 @@ class AttentionPlanShape:
             multiprocessors=torch.cuda.get_device_properties(q.device).multi_processor_count,
         )
 
-    def _values(self) -> tuple[int | bool, ...]:
+    def _values(self) -> tuple[int, int, int, int, int, int, int, bool, int]:
         return (
             self.sequences,
             self.tokens,
