@@ -84,6 +84,43 @@ void time_decode(const char* name, int64_t sequences, int64_t keys, int64_t kv_h
   must(cudaFree(args.v_cache.data));
 }
 
+/// A few tokens, weights cold.
+void time_linear(const char* name, int64_t tokens, int64_t n, int64_t k) {
+  const double bytes = 2.0 * static_cast<double>(n * k + tokens * (n + k));
+  const auto sets = static_cast<int64_t>(160e6 / bytes + 1.0);
+  const TensorView weights = zeros(DType::kBFloat16, {sets, n, k});
+  const TensorView x = zeros(DType::kBFloat16, {tokens, k});
+  const TensorView out = zeros(DType::kBFloat16, {tokens, n});
+  const double us = graph_us([&](int i, Stream stream) {
+    const TensorView weight(weights.ptr<uint16_t>() + i % sets * n * k, DType::kBFloat16, {n, k},
+                            weights.device);
+    return ops::linear({.x = x, .weight = weight, .bias = {}, .out = out, .out_rows = {}}, stream);
+  });
+  report(std::string("linear ") + name, us, bytes);
+  must(cudaFree(weights.data));
+}
+
+/// LLaVA-1.5's projector, whose limit is arithmetic; the bytes are what it cannot do without.
+void time_projector(int64_t pictures) {
+  const int64_t tokens = pictures * 576, features = 1024, inner = 4096;
+  const ops::VisionProjectorArgs args{
+      .x = zeros(DType::kBFloat16, {tokens, features}),
+      .w1 = zeros(DType::kBFloat16, {inner, features}),
+      .b1 = zeros(DType::kBFloat16, {inner}),
+      .w2 = zeros(DType::kBFloat16, {inner, inner}),
+      .b2 = zeros(DType::kBFloat16, {inner}),
+      .rows = {},
+      .out = zeros(DType::kBFloat16, {tokens, inner}),
+      .workspace =
+          zeros(DType::kUInt8, {ops::vision_projector_workspace_bytes(
+                                   tokens, inner, DType::kBFloat16, {DeviceType::kCuda, 0})})};
+  const double us =
+      graph_us([&](int, Stream stream) { return ops::vision_projector(args, stream); });
+  const int64_t elements = tokens * (features + 2 * inner) + inner * (features + inner);
+  report("vision projector, " + std::to_string(pictures) + " pictures", us,
+         2.0 * static_cast<double>(elements));
+}
+
 }  // namespace
 
 int main() {
@@ -100,5 +137,10 @@ int main() {
   time_decode("32/8 x 128, 32 x 1024", 32, 1024, 8, 4, 128, sms);
   time_decode("32/32 x 128, 32 x 1024", 32, 1024, 32, 1, 128, sms);
   time_decode("9/3 x 64, 8 x 1024", 8, 1024, 3, 3, 64, sms);
+  time_linear("1 x 4096 -> 12288", 1, 12288, 4096);
+  time_linear("8 x 4096 -> 22016", 8, 22016, 4096);
+  time_linear("1 x 11008 -> 4096", 1, 4096, 11008);
+  time_projector(1);
+  time_projector(8);
   return 0;
 }
