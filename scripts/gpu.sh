@@ -41,7 +41,12 @@ sanitizers() {
   return $rc
 }
 
-python_tests() { "$python" -m pytest -q -m gpu -p no:cacheprovider tests/python 2>&1 | tee "$OUT/python_tests.log" | tail -n 40; }
+# The tests closest to the kernels first; a failing device must not cost hours.
+python_tests() {
+  "$python" -m pytest -q -m gpu -p no:cacheprovider --tb=short --maxfail=12 --durations=5 \
+    tests/python/gpu tests/python/e2e tests/python/examples/test_add_a_model.py 2>&1 |
+    tee "$OUT/python_tests.log" | tail -n 60
+}
 
 # shellcheck disable=SC2086 # names are words
 bench() { "$python" -m benchmarks.cuda --json "$OUT/cuda.json" ${FAMILIES:-} 2>&1 | tee "$OUT/bench.txt"; }
