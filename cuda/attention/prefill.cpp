@@ -2,7 +2,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
 #include <limits>
 #include <string>
 
@@ -71,8 +70,7 @@ Status launch_attention(const char* op, const PrefillParams& a, cudaStream_t str
   MMCORE_RETURN_IF_ERROR(facts.status());
   const auto launch = [&]<int D>() {
     const DeviceFacts& f = *facts.value();
-    if (f.capability == 90 && std::getenv("MMCORE_PREFILL_WGMMA") != nullptr && a.vector_q &&
-        key_maps_possible(a)) {
+    if (f.capability == 90 && a.vector_q && key_maps_possible(a)) {
       return launch_prefill_wgmma<D>(op, a, f, stream);
     }
     return launch_prefill_mma<D>(op, a, stream);
