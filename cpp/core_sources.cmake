@@ -13,6 +13,8 @@ set(MMCORE_CORE_SOURCES
   src/sched/admission.cpp
   src/sched/chunking.cpp
   src/sched/config_check.cpp
+  src/sched/policies.cpp
+  src/sched/reservation.cpp
   src/sched/resources.cpp
   src/sched/sampling_check.cpp
   src/sched/scheduler.cpp

@@ -13,6 +13,8 @@ set(MMCORE_CORE_TESTS
   sched/admission_test.cpp
   sched/chunking_test.cpp
   sched/config_check_test.cpp
+  sched/policies_test.cpp
+  sched/preemption_test.cpp
   sched/resources_test.cpp
   sched/sampling_check_test.cpp
   sched/scheduler_test.cpp

@@ -3,13 +3,16 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "mmcore/types.h"
 
 namespace mmcore {
 
-enum class SchedulingPolicy : int32_t { kFcfs = 0, kPriority = 1 };
+class QueuePolicy;  // queue_policy.h
+
+enum class SchedulingPolicy : int32_t { kFcfs = 0, kPriority = 1, kLongestPrefix = 2 };
 
 struct EngineConfig {
   // KV cache
@@ -27,6 +30,10 @@ struct EngineConfig {
       true;  // off: a prompt runs in one step, max_num_batched_tokens >= max_model_len
   int32_t max_prefill_chunk = 0;  // longest chunk of one sequence in one step; 0 = the token budget
   SchedulingPolicy policy = SchedulingPolicy::kFcfs;
+  std::shared_ptr<QueuePolicy> custom_policy;  // of a C++ host; if set, `policy` is not used
+  // A sequence that was preempted this often enters again only with room for its whole life, and is
+  // never preempted after that. 0: nobody is ever preempted.
+  int32_t max_preemptions = 4;
   int32_t max_queued_requests = 0;  // waiting requests; 0 = no limit
 
   // Media

@@ -16,7 +16,7 @@ struct Request {
   std::vector<TokenId> prompt_token_ids;  // placeholders already expanded
   std::vector<MediaItem> media;           // in prompt order
   SamplingParams sampling;
-  int32_t priority = 0;  // smaller runs first; only with SchedulingPolicy::kPriority
+  int32_t priority = 0;  // smaller runs first; needs SchedulingPolicy::kPriority or a custom policy
   std::string
       cache_salt;  // requests with different salts never share a cached block or encoder output
   uint64_t lora_id = 0;  // 0 = none

@@ -47,8 +47,10 @@ Result<RequestId> Engine::Impl::submit(Request&& request) {
     return status;
   }
   const RequestId id = ++last_id_;
+  const int64_t rank = scheduler_.policy().rank(request);
   auto sequence = std::make_unique<Sequence>(id, std::move(request), config_.block_size,
                                              config_.logits_size, config_.eos_token_ids);
+  sequence->order.rank = rank;
   scheduler_.add(sequence.get());
   sequences_.emplace(id, std::move(sequence));
   ++counters_.requests_submitted;

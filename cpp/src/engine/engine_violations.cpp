@@ -46,20 +46,44 @@ void check_waiting(const Sequence& sequence, Violations& out) {
 
 void check_order(const Scheduler& scheduler, const EngineConfig& config, Violations& out) {
   const std::vector<Sequence*>& running = scheduler.running();
-  std::map<int32_t, RequestId> last_running;
+  std::map<int64_t, RequestId> last_running;
   for (size_t i = 0; i < running.size(); ++i) {
     if (i > 0 && running[i]->order <= running[i - 1]->order)
       out.push_back("sched.order: " + name(*running[i]) + " runs out of order");
-    last_running[running[i]->order.priority] = running[i]->order.id;
+    // One that may not be preempted goes on when an earlier one has given way.
+    if (!running[i]->reserved) last_running[running[i]->order.rank] = running[i]->order.id;
   }
   if (static_cast<int64_t>(running.size()) > config.max_num_seqs)
     out.push_back("sched.order: more sequences run than max_num_seqs");
   for (const auto& [order, sequence] : scheduler.waiting()) {
-    const auto it = last_running.find(order.priority);
-    if (it != last_running.end() && it->second > order.id)
+    const auto it = last_running.find(order.rank);
+    if (sequence->times_passed > (scheduler.may_pass() ? QueuePolicy::kMaxPassed : 0))
+      out.push_back("sched.fcfs: " + name(*sequence) + " was passed " +
+                    std::to_string(sequence->times_passed) + " times");
+    if (!scheduler.may_pass() && it != last_running.end() && it->second > order.id)
       out.push_back("sched.fcfs: " + name(*sequence) + " was overtaken by request " +
                     std::to_string(it->second));
   }
+}
+
+void check_preemptions(const Scheduler& scheduler, const EngineConfig& config, Violations& out) {
+  int64_t reserved = 0;
+  const auto check = [&](const Sequence& sequence) {
+    if (sequence.num_preemptions > config.max_preemptions)
+      out.push_back("sched.bounded: " + name(sequence) + " was preempted " +
+                    std::to_string(sequence.num_preemptions) + " times");
+    if (sequence.reserved) reserved += scheduler.life_blocks(sequence) - sequence.table.size();
+    const bool holds = sequence.state == SequenceState::kRunning &&
+                       sequence.num_preemptions == config.max_preemptions;
+    if (sequence.reserved != holds)
+      out.push_back("sched.bounded: " + name(sequence) + " may be preempted once too often");
+  };
+  for (const Sequence* s : scheduler.running()) check(*s);
+  for (const auto& [order, s] : scheduler.waiting()) check(*s);
+  const int64_t free = scheduler.resources().kv().pool().num_free();
+  if (reserved != scheduler.reserved_blocks() || reserved > free)
+    out.push_back("sched.bounded: " + std::to_string(reserved) + " blocks are set aside, counted " +
+                  std::to_string(scheduler.reserved_blocks()) + ", free " + std::to_string(free));
 }
 
 void check_encoder(const Scheduler& scheduler, const EngineConfig& config, Violations& out) {
@@ -102,6 +126,7 @@ std::vector<std::string> Engine::Impl::violations() const {
   for (const Sequence* s : scheduler_.running()) check_running(*s, config_, length_limit_, out);
   for (const auto& [order, s] : scheduler_.waiting()) check_waiting(*s, out);
   check_order(scheduler_, config_, out);
+  check_preemptions(scheduler_, config_, out);
   check_encoder(scheduler_, config_, out);
   const auto listed =
       static_cast<size_t>(scheduler_.waiting().size()) + scheduler_.running().size();

@@ -122,7 +122,9 @@ int64_t length_limit(const EngineConfig& config) {
 Status check_request(const Request& request, const EngineConfig& config) {
   MMCORE_RETURN_IF_ERROR(check_prompt(request, config));
   MMCORE_RETURN_IF_ERROR(check_sampling(request.sampling, config));
-  if (request.priority != 0 && config.policy != SchedulingPolicy::kPriority)
+  const bool has_priorities =
+      config.policy == SchedulingPolicy::kPriority || config.custom_policy != nullptr;
+  if (request.priority != 0 && !has_priorities)
     return Status::invalid_argument("Got priority " + num(request.priority) +
                                     " but Priority scheduling is not enabled.");
   if (request.cache_salt.size() > kMaxSaltBytes)

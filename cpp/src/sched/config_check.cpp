@@ -20,6 +20,7 @@ Status check_minima(const EngineConfig& c) {
   MMCORE_RETURN_IF_ERROR(at_least("max_num_seqs", c.max_num_seqs, 1));
   MMCORE_RETURN_IF_ERROR(at_least("max_num_batched_tokens", c.max_num_batched_tokens, 1));
   MMCORE_RETURN_IF_ERROR(at_least("max_prefill_chunk", c.max_prefill_chunk, 0));
+  MMCORE_RETURN_IF_ERROR(at_least("max_preemptions", c.max_preemptions, 0));
   MMCORE_RETURN_IF_ERROR(at_least("max_queued_requests", c.max_queued_requests, 0));
   MMCORE_RETURN_IF_ERROR(at_least("encoder_budget", c.encoder_budget, 0));
   MMCORE_RETURN_IF_ERROR(at_least("encoder_cache_rows", c.encoder_cache_rows, 0));
@@ -40,7 +41,8 @@ Result<EngineConfig> resolve_config(EngineConfig c) {
   if (c.hash_bits < 1 || c.hash_bits > 64)
     return Status::invalid_argument("hash_bits must be in [1, 64], got " +
                                     std::to_string(c.hash_bits) + ".");
-  if (c.policy != SchedulingPolicy::kFcfs && c.policy != SchedulingPolicy::kPriority)
+  if (c.policy != SchedulingPolicy::kFcfs && c.policy != SchedulingPolicy::kPriority &&
+      c.policy != SchedulingPolicy::kLongestPrefix)
     return Status::invalid_argument("policy is not a SchedulingPolicy: " +
                                     std::to_string(static_cast<int32_t>(c.policy)) + ".");
   if (!c.enable_chunked_prefill && c.max_num_batched_tokens < c.max_model_len)

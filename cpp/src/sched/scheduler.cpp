@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "sched/admission.h"
 #include "sched/chunking.h"
+#include "sched/policies.h"
 #include "sched/prefetch.h"
 
 namespace mmcore {
@@ -24,7 +25,10 @@ bool runs_before(const Sequence* a, const Sequence* b) { return a->order < b->or
 }  // namespace
 
 Scheduler::Scheduler(const EngineConfig& config)
-    : config_(config), resources_(kv_options(config), config.encoder_cache_rows) {}
+    : config_(config),
+      policy_(policy_of(config)),
+      window_(std::max(1, policy_->window())),
+      resources_(kv_options(config), config.encoder_cache_rows) {}
 
 void Scheduler::remove(Sequence* sequence) {
   if (sequence->state == SequenceState::kRunning) {
@@ -34,7 +38,9 @@ void Scheduler::remove(Sequence* sequence) {
   } else if (sequence->state == SequenceState::kWaiting) {
     waiting_.erase(sequence);
   }
+  if (blocked_.id == sequence->order.id) blocked_ = {};
   sequence->state = SequenceState::kFinished;
+  drop_reservation(*sequence);
   resources_.release(*sequence);
   resources_.forget(sequence->order.id);
 }
@@ -57,7 +63,9 @@ void Scheduler::select(const SelectionScope& scope) {
     // Everything that runs may be stuck only if one sequence pins encoder rows that an older one
     // needs, and itself lacks blocks that the older one holds. The youngest gives way.
     while (entries_.empty() && prefills_.empty() && running_.size() > 1) {
-      preempt_last();
+      Sequence* victim = last_victim();
+      if (victim == nullptr) break;
+      preempt(victim);
       begin_selection();
       select_running();
     }
@@ -71,7 +79,9 @@ void Scheduler::select(const SelectionScope& scope) {
 
 void Scheduler::select_only(Sequence* sequence) {
   if (sequence->state == SequenceState::kWaiting) {
-    if (waiting_.head() == sequence && static_cast<int64_t>(running_.size()) < config_.max_num_seqs)
+    // Where requests may pass each other the suspect need not be the head.
+    if ((may_pass() || waiting_.head() == sequence) &&
+        static_cast<int64_t>(running_.size()) < config_.max_num_seqs)
       admit(sequence);
   } else if (sequence->decoding()) {
     select_decode(sequence);
@@ -104,7 +114,7 @@ void Scheduler::select_decode(Sequence* sequence) {
       step_.memory_closed = true;
       return;
     }
-    resources_.grow(*sequence, sequence->size());
+    grow(*sequence, sequence->size());
   }
   entries_.push_back({.sequence = sequence, .num_tokens = 1, .blocks_before = blocks_before});
   --step_.tokens_left;
@@ -138,29 +148,36 @@ void Scheduler::select_prefill(Sequence* sequence) {
   const int32_t blocks_before = sequence->table.size();
   if (!make_room(resources_.missing_blocks(*sequence, end), sequence)) {
     step_.memory_closed = true;
-    const int64_t blocks = int64_t{blocks_before} + resources_.kv().pool().num_free();
+    const int64_t blocks = int64_t{blocks_before} + available_blocks(*sequence);
     const int64_t tokens = std::min(end, blocks * config_.block_size) - begin;
     end = tokens > 0 ? reach(sequence, begin, tokens, &media) : begin;
     if (end == begin) return;
   }
   step_.encoder_rows_left -= media.encode_rows;
   resources_.pin_media(*sequence, begin, end);
-  resources_.grow(*sequence, end);
+  grow(*sequence, end);
   push_entry(sequence, end - begin, blocks_before, /*admitted=*/false);
 }
 
 // Frees blocks by preempting sequences that come after `sequence`; false if that is not enough.
 bool Scheduler::make_room(int64_t blocks, Sequence* sequence) {
-  while (resources_.kv().pool().num_free() < blocks) {
-    if (running_.back() == sequence || running_.back()->order < sequence->order) return false;
-    preempt_last();
+  while (available_blocks(*sequence) < blocks) {
+    Sequence* victim = last_victim();
+    if (victim == nullptr || victim->order <= sequence->order) return false;
+    preempt(victim);
   }
   return true;
 }
 
-void Scheduler::preempt_last() {
-  Sequence* victim = running_.back();
-  running_.pop_back();
+// The last running sequence that has not been preempted as often as it may be.
+Sequence* Scheduler::last_victim() const {
+  const auto last = std::find_if(running_.rbegin(), running_.rend(),
+                                 [](const Sequence* s) { return !s->reserved; });
+  return last == running_.rend() ? nullptr : *last;
+}
+
+void Scheduler::preempt(Sequence* victim) {
+  running_.erase(std::ranges::lower_bound(running_, victim, runs_before));
   // It was selected already if it decodes; prefills are selected after those they may preempt for.
   const auto it = std::ranges::find(entries_, victim, &ScheduledEntry::sequence);
   if (it != entries_.end()) {
@@ -175,9 +192,15 @@ void Scheduler::preempt_last() {
 }
 
 void Scheduler::select_waiting() {
+  // Nothing changed for one that lacked memory: it is not looked up again.
+  if (!running_.empty() && !waiting_.empty() && blocked_.frees == resources_.kv().pool().frees() &&
+      (blocked_.id == waiting_.head()->order.id || (may_pass() && blocked_.id != 0)))
+    return;
   while (!waiting_.empty() && step_.tokens_left > 0 && !step_.tokens_closed &&
          !step_.memory_closed && static_cast<int64_t>(running_.size()) < config_.max_num_seqs) {
-    if (!admit(waiting_.head())) return;
+    Sequence* next = next_to_enter();
+    if (!admit(next)) return;
+    if (may_pass()) note_passed(*next);
   }
 }
 
@@ -185,7 +208,7 @@ int64_t Scheduler::promised_blocks() {
   if (step_.promised_blocks < 0) {
     step_.promised_blocks = 0;
     for (const Sequence* sequence : running_)
-      if (!sequence->decoding())
+      if (!sequence->decoding() && !sequence->reserved)
         step_.promised_blocks += resources_.missing_blocks(*sequence, sequence->size());
   }
   return step_.promised_blocks;
@@ -194,11 +217,12 @@ int64_t Scheduler::promised_blocks() {
 // A sequence is admitted when all of its tokens fit, and one block more for each that runs: what
 // enters should not be preempted at once (docs: sched.headroom).
 bool Scheduler::admission_fits(const Sequence& sequence, int64_t hit) {
-  const int64_t fresh =
-      resources_.kv().blocks_for(sequence.size() + 1) - resources_.kv().blocks_for(hit);
-  int64_t need = fresh + resources_.adoption_cost(hit);
+  const bool whole_life = sequence.num_preemptions >= config_.max_preemptions;
+  const int64_t blocks =
+      whole_life ? life_blocks(sequence) : resources_.kv().blocks_for(sequence.size() + 1);
+  int64_t need = blocks - resources_.kv().blocks_for(hit) + resources_.adoption_cost(hit);
   if (!running_.empty()) need += promised_blocks() + static_cast<int64_t>(running_.size());
-  return need <= resources_.kv().pool().num_free();
+  return need <= resources_.kv().pool().num_free() - reserved_blocks_;
 }
 
 // Tokens of the sequence's cached prefix that it will use; -1 if it does not fit into memory.
@@ -222,12 +246,9 @@ int64_t Scheduler::prefix_hit(Sequence* sequence) {
 }
 
 bool Scheduler::admit(Sequence* sequence) {
-  const uint64_t frees = resources_.kv().pool().frees();
-  if (!running_.empty() && blocked_.id == sequence->order.id && blocked_.frees == frees)
-    return false;
   const int64_t hit = prefix_hit(sequence);
   if (hit < 0) {
-    blocked_ = {sequence->order.id, frees};
+    blocked_ = {sequence->order.id, resources_.kv().pool().frees()};
     return false;
   }
   Resources::MediaReach media;
@@ -236,14 +257,17 @@ bool Scheduler::admit(Sequence* sequence) {
 
   promised_blocks();  // counts what runs, before this sequence does
   waiting_.erase(sequence);
+  if (blocked_.id == sequence->order.id) blocked_ = {};
   sequence->state = SequenceState::kRunning;
   running_.insert(std::ranges::upper_bound(running_, sequence, runs_before), sequence);
   resources_.adopt(*sequence, hit);
   sequence->computed = static_cast<int32_t>(hit);
+  if (sequence->num_preemptions >= config_.max_preemptions) reserve_life(*sequence);
   step_.encoder_rows_left -= media.encode_rows;
   resources_.pin_media(*sequence, hit, end);
-  resources_.grow(*sequence, end);
-  step_.promised_blocks += resources_.missing_blocks(*sequence, sequence->size());
+  grow(*sequence, end);
+  if (!sequence->reserved)
+    step_.promised_blocks += resources_.missing_blocks(*sequence, sequence->size());
   push_entry(sequence, end - hit, 0, /*admitted=*/true);
 
   if (config_.enable_prefix_caching) {
@@ -285,6 +309,7 @@ void Scheduler::commit(const ScheduledEntry& entry) {
 
 void Scheduler::finish(Sequence* sequence) {
   sequence->state = SequenceState::kFinished;
+  drop_reservation(*sequence);
   resources_.release(*sequence);
   resources_.forget(sequence->order.id);
   ++num_finished_;
@@ -301,11 +326,13 @@ void Scheduler::rollback() {
   for (auto it = entries_.rbegin(); it != entries_.rend(); ++it) {
     Sequence* sequence = it->sequence;
     if (!it->admitted) {
+      if (sequence->reserved) reserved_blocks_ += sequence->table.size() - it->blocks_before;
       resources_.truncate(*sequence, it->blocks_before);
       continue;
     }
     running_.erase(std::ranges::find(running_, sequence));
     sequence->state = SequenceState::kWaiting;
+    drop_reservation(*sequence);
     resources_.release(*sequence);
     waiting_.insert(sequence);
   }

@@ -5,14 +5,17 @@
 // randomness: the same calls give the same selections.
 //
 // Order of a step (docs: sched.order): decodes of running sequences, prefill chunks of running
-// sequences, then the waiting queue's head, each by (priority, arrival). Memory that a running
-// sequence lacks is taken from the last running one; a sequence that is itself the last waits.
+// sequences, then the waiting queue's head, each by (rank, arrival). Memory that a running
+// sequence lacks is taken from the last running one that may be preempted; a sequence that is
+// itself the last waits.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "mmcore/config.h"
+#include "mmcore/queue_policy.h"
 #include "sched/resources.h"
 #include "sched/sequence.h"
 #include "sched/waiting_queue.h"
@@ -75,6 +78,13 @@ class Scheduler {
   void clear_caches() { resources_.clear_caches(); }
   void forget(RequestId id) { resources_.forget(id); }
   uint64_t preemptions() const { return preemptions_; }
+  QueuePolicy& policy() const { return *policy_; }
+  /// Whether later arrivals may pass the queue's head.
+  bool may_pass() const { return window_ > 1; }
+  /// Blocks that the sequence may ever hold.
+  int64_t life_blocks(const Sequence& sequence) const;
+  /// Free blocks that are set aside for running sequences with `reserved`.
+  int64_t reserved_blocks() const { return reserved_blocks_; }
 
  private:
   struct Step {  // state of one selection
@@ -101,10 +111,19 @@ class Scheduler {
   int64_t prefix_hit(Sequence* sequence);
   bool admission_fits(const Sequence& sequence, int64_t hit);
   int64_t promised_blocks();
-  void preempt_last();
+  Sequence* last_victim() const;
+  void preempt(Sequence* victim);
+  Sequence* next_to_enter();
+  void note_passed(const Sequence& entered);
+  int64_t available_blocks(const Sequence& sequence) const;
+  void reserve_life(Sequence& sequence);
+  void drop_reservation(Sequence& sequence);
+  void grow(Sequence& sequence, int64_t tokens);
   void push_entry(Sequence* sequence, int64_t num_tokens, int32_t blocks_before, bool admitted);
 
   const EngineConfig config_;
+  const std::shared_ptr<QueuePolicy> policy_;
+  const int32_t window_;
   Resources resources_;
   WaitingQueue waiting_;
   std::vector<Sequence*> running_;  // sorted by order
@@ -114,6 +133,8 @@ class Scheduler {
   std::vector<Sequence*> candidates_;     // running sequences that prefill
   SelectionCounters counters_;
   uint64_t preemptions_ = 0;
+  int64_t reserved_blocks_ = 0;
+  std::vector<QueueCandidate> window_candidates_;
   int64_t num_finished_ = 0;  // in the step being committed
 
   struct Blocked {  // a head of line that lacked blocks, and when

@@ -15,7 +15,7 @@ namespace mmcore {
 
 /// Place in every queue: smaller first. Arrival order is the order of request ids.
 struct QueueOrder {
-  int32_t priority = 0;
+  int64_t rank = 0;  // from the queue policy
   RequestId id = 0;
   friend auto operator<=>(const QueueOrder&, const QueueOrder&) = default;
 };
@@ -57,10 +57,12 @@ struct alignas(64) Sequence {
   bool ignore_eos = false;
   bool has_stop_tokens = false;
   bool first_run_done = false;  // a step of it was committed
+  bool reserved = false;        // runs with blocks set aside for its whole life
   BlockTable table;
   int32_t num_items = 0;
   int32_t num_cached_tokens = 0;  // prefix hit of the first scheduling
   int32_t num_preemptions = 0;
+  int32_t times_passed = 0;          // while it waited, by later ones
   int32_t prompt_logprobs_done = 0;  // positions delivered, of prompt_len - 1
 
   std::vector<EncoderSlot> slots;  // by item: the encoder entry that it has pinned, or -1

@@ -1,4 +1,4 @@
-// Requests that do not run, by (priority, arrival). A preempted one returns to its old place.
+// Requests that do not run, by (rank, arrival). A preempted one returns to its old place.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@ class WaitingQueue {
  public:
   bool empty() const { return sequences_.empty(); }
   int64_t size() const { return static_cast<int64_t>(sequences_.size()); }
-  /// The one to run next; never overtaken (invariant: sched.fcfs).
+  /// The one to run next; overtaken only as the policy may (invariant: sched.fcfs).
   Sequence* head() const { return sequences_.begin()->second; }
   void insert(Sequence* sequence) { sequences_.emplace(sequence->order, sequence); }
   void erase(Sequence* sequence) { sequences_.erase(sequence->order); }

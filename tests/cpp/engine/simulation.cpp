@@ -43,7 +43,9 @@ std::string Simulation::describe() const {
        << config_.max_num_batched_tokens << ", seqs " << config_.max_num_seqs << ", chunked "
        << config_.enable_chunked_prefill << ", split " << config_.split_media_items << ", cache "
        << config_.enable_prefix_caching << ", hash " << config_.hash_bits << ", encoder "
-       << config_.encoder_budget << "/" << config_.encoder_cache_rows << ") step " << steps_;
+       << config_.encoder_budget << "/" << config_.encoder_cache_rows << ", policy "
+       << static_cast<int>(config_.policy) << ", preemptions " << config_.max_preemptions
+       << ") step " << steps_;
   return text.str();
 }
 
@@ -63,7 +65,9 @@ EngineConfig Simulation::draw_config() {
   if (!c.enable_chunked_prefill)
     c.max_num_batched_tokens = std::max(c.max_num_batched_tokens, c.max_model_len);
   c.max_prefill_chunk = one_of({0, 0, 1, 3, 10});
-  c.policy = chance(50) ? SchedulingPolicy::kPriority : SchedulingPolicy::kFcfs;
+  c.policy = one_of({SchedulingPolicy::kFcfs, SchedulingPolicy::kPriority,
+                     SchedulingPolicy::kPriority, SchedulingPolicy::kLongestPrefix});
+  c.max_preemptions = one_of({0, 1, 2, 4, 100});
   c.max_queued_requests = chance(20) ? 10 : 0;
   c.multimodal = true;
   c.split_media_items = chance(60);

@@ -43,9 +43,11 @@ class SchedulerWorld {
     request.sampling.max_tokens = 1000;
     const Status status = check_request(request, config_);
     if (!status.ok()) throw std::invalid_argument(status.message());
+    const int64_t rank = scheduler.policy().rank(request);
     sequences_.push_back(std::make_unique<Sequence>(sequences_.size() + 1, std::move(request),
                                                     config_.block_size, config_.logits_size,
                                                     std::span<const TokenId>()));
+    sequences_.back()->order.rank = rank;
     scheduler.add(sequences_.back().get());
     return sequences_.back().get();
   }
