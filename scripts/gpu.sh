@@ -29,7 +29,21 @@ build() {
     { grep -E -A8 'error|FAILED' "$OUT/build.log" | head -n 80; return 1; }
 }
 
-cpp_tests() { build/cuda/tests/cuda/mmcore_cuda_tests --gtest_brief=1 --gtest_filter="${FILTER:-*}" 2>&1 | tee "$OUT/cpp_tests.log"; }
+# In shards side by side: most of a test's time is its float64 reference on one core.
+cpp_tests() {
+  local i rc=0 shards=${SHARDS:-12} pids=()
+  for ((i = 0; i < shards; ++i)); do
+    GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$i build/cuda/tests/cuda/mmcore_cuda_tests \
+      --gtest_filter="${FILTER:-*}" >"$OUT/cpp_tests.$i.log" 2>&1 &
+    pids+=($!)
+  done
+  for i in "${pids[@]}"; do wait "$i" || rc=1; done
+  cat "$OUT"/cpp_tests.*.log >"$OUT/cpp_tests.log"
+  rm -f "$OUT"/cpp_tests.*.log
+  grep -vE '^\[( RUN|       OK|-----|=====)|^Note: |^Running main|^$' "$OUT/cpp_tests.log" | head -n "${LINES_SHOWN:-60}"
+  echo "$(grep -c '^\[       OK' "$OUT/cpp_tests.log") tests passed"
+  return $rc
+}
 
 sanitizers() {
   local tool rc=0

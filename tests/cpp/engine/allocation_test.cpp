@@ -22,6 +22,11 @@ void* counted(std::size_t size, std::size_t alignment) {
 
 }  // namespace
 
+// GCC inlines one operator and not its partner, and then takes them for strangers.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
+#endif
+
 void* operator new(std::size_t size) { return counted(size, alignof(std::max_align_t)); }
 void* operator new(std::size_t size, std::align_val_t alignment) {
   return counted(size, static_cast<std::size_t>(alignment));
