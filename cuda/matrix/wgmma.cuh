@@ -202,15 +202,19 @@ __device__ __forceinline__ void store_tile(float (&acc)[C::kAtoms][C::kTokens / 
                                            const WgmmaParams& p) {
   using T = typename C::T;
   const int lane = threadIdx.x & 31, q = lane & 3, g = lane >> 2;
-  float bias[C::kAtoms][2];
 #pragma unroll
   for (int a = 0; a < C::kAtoms; ++a) {
+    if (p.bias != nullptr) {
+      float bias[2];
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int at = f + a * 64 + g + i * 8;
-      bias[a][i] =
-          p.bias != nullptr && at < p.n ? to_float(static_cast<const T*>(p.bias)[at]) : 0.0f;
+      for (int i = 0; i < 2; ++i) {
+        const int at = f + a * 64 + g + i * 8;
+        bias[i] = at < p.n ? to_float(static_cast<const T*>(p.bias)[at]) : 0.0f;
+      }
+#pragma unroll
+      for (int i = 0; i < C::kTokens / 2; ++i) acc[a][i] += bias[(i >> 1) & 1];
     }
+    activate<false>(acc[a], p.act);
   }
 #pragma unroll
   for (int j = 0; j < C::kTokens / 16; ++j) {
@@ -219,13 +223,11 @@ __device__ __forceinline__ void store_tile(float (&acc)[C::kAtoms][C::kTokens / 
     T* row = token < p.tokens ? p.target.row<T>(token) : nullptr;
 #pragma unroll
     for (int a = 0; a < C::kAtoms; ++a) {
-      float v[8];
-#pragma unroll
-      for (int i = 0; i < 8; ++i) v[i] = acc[a][j * 8 + i] + bias[a][(i >> 1) & 1];
-      activate<false>(v, p.act);
       uint32_t words[4];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) words[i] = transpose8x8(pack<T>(v[2 * i], v[2 * i + 1]));
+      for (int i = 0; i < 4; ++i) {
+        words[i] = transpose8x8(pack<T>(acc[a][j * 8 + 2 * i], acc[a][j * 8 + 2 * i + 1]));
+      }
       const uint4 packed = transpose4x4(words, q);
       const int feature = f + a * 64 + (q & 1) * 8;
       if (row != nullptr && feature < p.n) store(row + feature, packed);
