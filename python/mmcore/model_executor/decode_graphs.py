@@ -184,11 +184,18 @@ class DecodeGraphs:
         try:
             hidden = self._forward(inputs)
         except BaseException:
-            with contextlib.suppress(RuntimeError):
-                graph.capture_end()  # leaves the stream as it was
+            self._give_up(graph)
             raise
         graph.capture_end()
         return graph, inputs, hidden
+
+    def _give_up(self, graph: torch.cuda.CUDAGraph) -> None:
+        """Leave stream and allocator as they were before a capture that failed."""
+        with contextlib.suppress(RuntimeError):
+            graph.capture_end()
+        # capture_end() raises before it does this.
+        with contextlib.suppress(RuntimeError):
+            torch._C._cuda_endAllocateToPool(self._stream.device_index, self._pool)
 
     def _forward(self, inputs: StepInputs) -> torch.Tensor:
         hidden: torch.Tensor = self._model(
