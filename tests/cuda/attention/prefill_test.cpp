@@ -7,6 +7,7 @@
 #include <random>
 
 #include "attention/prefill_case.h"
+#include "attention/prefill_params.h"
 
 namespace mmcore::cuda {
 namespace {
@@ -15,7 +16,9 @@ class PrefillTest : public GpuTest {
  protected:
   /// Tiles of all sequences in reverse, so that order is seen not to matter; some are missing
   /// where `skip` says so.
-  static Status run(const AttentionBatch& batch, const AttentionShape& shape, int32_t skip = -1) {
+  template <class Launch = decltype(&launch_prefill)>
+  static Status run(const AttentionBatch& batch, const AttentionShape& shape, int32_t skip = -1,
+                    Launch launch = &launch_prefill) {
     std::vector<int32_t> tiles;
     for (auto n = static_cast<int32_t>(shape.queries.size()) - 1; n >= 0; --n) {
       if (n == skip) continue;
@@ -29,7 +32,7 @@ class PrefillTest : public GpuTest {
     const DeviceTensor count_dev = DeviceTensor::from(std::vector<int32_t>{count}, {1});
     const PrefillWork work{tiles_dev.view().ptr<int32_t>(), count_dev.view().ptr<int32_t>(),
                            count + 3};
-    const Status status = launch_prefill(batch.problem(), work, nullptr);
+    const Status status = launch(batch.problem(), work, nullptr);
     EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
     return status;
   }
@@ -97,6 +100,41 @@ TEST_F(PrefillTest, EveryHeadDimOverSeveralTiles) {
       check(s, 7);
     }
   }
+}
+
+/// What GPUs other than Hopper run, with aligned rows, too.
+template <int D>
+Status launch_with_mma(const ops::AttentionProblem& problem, const PrefillWork& work,
+                       cudaStream_t stream) {
+  PrefillParams params = prefill_params(problem);
+  params.tiles = work.tiles;
+  params.count = work.count;
+  params.max_tiles = work.max_tiles;
+  return launch_prefill_mma<D>("prefill", params, stream);
+}
+
+TEST_F(PrefillTest, MmaSyncOfEveryHeadDim) {
+  const auto check_dim = [](auto launch, int dim) {
+    for (const DType dtype : {DType::kBFloat16, DType::kFloat16}) {
+      AttentionShape s;
+      s.dim = dim;
+      s.dtype = s.kv_dtype = dtype;
+      s.scale = 1.0f / std::sqrt(static_cast<float>(dim));
+      s.queries = {257, 40, 1};
+      s.keys = {400, 40, 130};
+      const AttentionBatch batch(s, 8);
+      ASSERT_TRUE(run(batch, s, -1, launch).ok());
+      const double error = worst_row_error(s, batch.result(), batch.expected());
+      EXPECT_LE(error, tolerance(dtype)) << s.describe();
+    }
+  };
+  check_dim(&launch_with_mma<32>, 32);
+  check_dim(&launch_with_mma<64>, 64);
+  check_dim(&launch_with_mma<72>, 72);
+  check_dim(&launch_with_mma<80>, 80);
+  check_dim(&launch_with_mma<96>, 96);
+  check_dim(&launch_with_mma<128>, 128);
+  check_dim(&launch_with_mma<256>, 256);
 }
 
 TEST_F(PrefillTest, EveryBlockSize) {
