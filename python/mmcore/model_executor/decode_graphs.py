@@ -151,6 +151,21 @@ class DecodeGraphs:
         captured.graph.replay()
         return DecodeStep(captured.hidden, captured.inputs.sample_rows[: plan.num_samples])
 
+    def device_ms(self, rows: int, repeats: int = 20) -> float:
+        """Time the graph that ran last for a batch of `rows`, on the device alone: its floor.
+
+        Only while nothing runs. It computes again what its last step did.
+        """
+        graph = self._captured[self._sizes[bisect_left(self._sizes, rows)]].graph
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        begin.record()
+        for _ in range(repeats):
+            graph.replay()
+        end.record()
+        end.synchronize()
+        milliseconds: float = begin.elapsed_time(end) / repeats
+        return milliseconds
+
     def _capture(self, size: int) -> _Captured | None:
         """Capture one batch size; a model that cannot be captured runs without graphs from now."""
         inputs = self._staged.decode_inputs(size, self._tables)
