@@ -132,6 +132,7 @@ void bind_sampling(py::module_& m) {
         return out;
       },
       "logits"_a, "targets"_a, "num"_a);
+  bind_sampling_tensors(m);
 }
 
 }  // namespace mmcore::python

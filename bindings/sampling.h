@@ -5,7 +5,9 @@
 
 namespace mmcore::python {
 
-/// Adds sample, uniform and logprobs to `m`.
+/// Adds sample, uniform and logprobs to `m`, and what bind_sampling_tensors adds.
 void bind_sampling(pybind11::module_& m);
+/// Adds sample_tensors and sample_tensors_workspace_bytes to `m`.
+void bind_sampling_tensors(pybind11::module_& m);
 
 }  // namespace mmcore::python

@@ -23,6 +23,8 @@ set(MMCORE_KERNELS_SOURCES
   src/ops/rope_kv_write.cpp
   src/ops/rope_kv_write_cpu.cpp
   src/ops/sample.cpp
+  src/ops/sample_row.cpp
+  src/ops/sample_tensors.cpp
   src/ops/uniform.cpp
   src/ops/varlen_attention.cpp
   src/ops/vision_projector.cpp

@@ -43,8 +43,13 @@ set(MMCORE_CUDA_SOURCES
   matrix/wgmma_256.cu
   matrix/wgmma_64.cu
   norm.cu
-  pending.cpp
   rope_kv_write.cu
+  sampling/edit.cu
+  sampling/pick.cu
+  sampling/row_logprobs.cu
+  sampling/sample.cpp
+  sampling/sample_tensors.cpp
+  sampling/staging.cpp
   vision/embedding_merge.cu
   vision/projector.cpp
 )

@@ -1,6 +1,7 @@
 set(MMCORE_CUDA_TESTS
   ../cpp/ops/attention_case.cpp
   ../cpp/ops/host_tensor.cpp
+  ../cpp/ops/sample_oracle.cpp
   activation_test.cpp
   attention/decode_test.cpp
   attention/prefill_test.cpp
@@ -12,6 +13,8 @@ set(MMCORE_CUDA_TESTS
   mirror.cpp
   norm_test.cpp
   rope_kv_write_test.cpp
+  sampling/sample_test.cpp
+  sampling/sampled_rows.cpp
   vision/embedding_merge_test.cpp
   vision/projector_test.cpp
 )

@@ -21,6 +21,10 @@ void Mirror::fetch(ops::testing::HostTensor& host) const {
   if (!host.present()) return;
   const std::vector<uint8_t> back = bytes_.bytes();
   ASSERT_EQ(back.size(), shift_ + host.bytes().size());
+  const auto* first = static_cast<const std::byte*>(host.view().data);
+  ASSERT_EQ(shift_ + static_cast<size_t>(first - host.bytes().data()),
+            static_cast<size_t>(view_.ptr<char>() - bytes_.view().ptr<char>()))
+      << "not the tensor that this was made from, nor a copy of it";
   // The tensor owns its bytes and hands out views of them that may be written.
   std::memcpy(const_cast<std::byte*>(host.bytes().data()), back.data() + shift_,
               host.bytes().size());

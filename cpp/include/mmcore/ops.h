@@ -269,6 +269,23 @@ MMCORE_API Status sample(const TensorView& logits, std::span<const SampleRow> ro
                          std::vector<SampledToken>& out, std::vector<Status>* row_status = nullptr,
                          Stream stream = {});
 
+/// sample without penalties, biases and logprobs, with its parameters in tensors and without
+/// waiting: it can be captured in a CUDA graph. Parameters as in SampleRow, seed and counter as the
+/// bits of a uint64. A row for which sample has an error gives token -1.
+struct SampleTensorsArgs {
+  TensorView logits;       // [S, V]
+  TensorView temperature;  // float32 [S]
+  TensorView top_p;        // float32 [S]
+  TensorView min_p;        // float32 [S]
+  TensorView top_k;        // int32 [S]
+  TensorView seed;         // int64 [S]
+  TensorView counter;      // int64 [S]
+  TensorView tokens;       // int32 [S], out
+  TensorView workspace;    // uint8 [>= sample_tensors_workspace_bytes]; absent on the CPU
+};
+MMCORE_API int64_t sample_tensors_workspace_bytes(int64_t rows, int64_t vocab);
+MMCORE_API Status sample_tensors(const SampleTensorsArgs& args, Stream stream = {});
+
 /// The generator behind sample: a uniform float in [0, 1) with 24 bits, Philox4x32-10 keyed by seed
 /// with counter (counter, 0). The same on every device.
 MMCORE_API float uniform(uint64_t seed, uint64_t counter);

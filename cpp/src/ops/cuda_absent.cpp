@@ -33,6 +33,7 @@ Status sample(const TensorView&, std::span<const SampleRow>, std::vector<Sampled
               std::vector<Status>*, Stream) {
   return absent("sample");
 }
+Status sample_tensors(const SampleTensorsArgs&, Stream) { return absent("sample_tensors"); }
 Status logprobs(const TensorView&, std::span<const TokenId>, std::span<const int32_t>,
                 std::vector<std::vector<TokenLogprob>>&, Stream) {
   return absent("logprobs");

@@ -32,6 +32,7 @@ Status varlen_attention(const VarlenAttentionArgs& args, Stream stream);
 /// Waits for the result.
 Status sample(const TensorView& logits, std::span<const SampleRow> rows,
               std::vector<SampledToken>& out, std::vector<Status>* row_status, Stream stream);
+Status sample_tensors(const SampleTensorsArgs& args, Stream stream);
 /// Waits for the result.
 Status logprobs(const TensorView& logits, std::span<const TokenId> targets,
                 std::span<const int32_t> num, std::vector<std::vector<TokenLogprob>>& out,

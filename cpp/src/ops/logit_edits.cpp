@@ -50,13 +50,16 @@ void penalise_output(const SampleRow& params, std::span<float> row, std::vector<
 
 }  // namespace
 
+bool edits_logits(const SampleRow& params) {
+  return !params.allowed_tokens.empty() || !params.banned_tokens.empty() ||
+         !params.logit_bias.empty() || params.repetition_penalty != 1.0f ||
+         params.frequency_penalty != 0.0f || params.presence_penalty != 0.0f;
+}
+
 bool edit_logits(const SampleRow& params, std::span<float> row, std::vector<int32_t>& marks) {
+  if (!edits_logits(params)) return false;
   const bool repetition = params.repetition_penalty != 1.0f;
   const bool output = params.frequency_penalty != 0.0f || params.presence_penalty != 0.0f;
-  if (params.allowed_tokens.empty() && params.banned_tokens.empty() && params.logit_bias.empty() &&
-      !repetition && !output) {
-    return false;
-  }
   if (!params.allowed_tokens.empty()) keep_only(params.allowed_tokens, row);
   for_each_inside(params.banned_tokens, row, [&](size_t id) { row[id] = kMasked; });
   for (const auto& [id, bias] : params.logit_bias) {

@@ -9,6 +9,8 @@
 
 namespace mmcore::ops {
 
+/// Whether `params` changes any logit.
+bool edits_logits(const SampleRow& params);
 /// Applies, in this order: allowed and banned tokens, logit bias, repetition penalty (over prompt
 /// and output tokens), frequency and presence penalties (over output tokens). Token ids outside the
 /// row are ignored: a prompt holds placeholders that no logit stands for. `marks` is scratch, all

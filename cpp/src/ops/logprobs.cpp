@@ -31,18 +31,33 @@ void row_logprobs(VocabRow& row, TokenId token, int64_t num, std::vector<TokenLo
 
 namespace {
 
+std::string row_name(int64_t index) { return "logprobs: row " + std::to_string(index); }
+
+}  // namespace
+
+Status check_target(int64_t index, TokenId target, int64_t vocab) {
+  if (target >= 0 && target < vocab) return {};
+  return Status::invalid_argument(row_name(index) + " has target " + std::to_string(target) +
+                                  ", expected within [0, " + std::to_string(vocab) + ")");
+}
+
+Status nan_in_row(int64_t index) {
+  return Status::invalid_argument(row_name(index) + " of logits holds a NaN");
+}
+
+Status nothing_in_row(int64_t index) {
+  return Status::invalid_argument(row_name(index) + " of logits holds nothing above -inf");
+}
+
+namespace {
+
 template <class T>
 Status logprobs_of(const T* logits, int64_t vocab, int64_t index, TokenId target, int32_t num,
                    std::vector<TokenLogprob>& out) {
   static thread_local VocabRow row;
-  const std::string where = "logprobs: row " + std::to_string(index);
-  if (target < 0 || target >= vocab) {
-    return Status::invalid_argument(where + " has target " + std::to_string(target) +
-                                    ", expected within [0, " + std::to_string(vocab) + ")");
-  }
-  if (!row.load(logits, vocab)) return Status::invalid_argument(where + " of logits holds a NaN");
-  if (row.max() == -std::numeric_limits<float>::infinity())
-    return Status::invalid_argument(where + " of logits holds nothing above -inf");
+  MMCORE_RETURN_IF_ERROR(check_target(index, target, vocab));
+  if (!row.load(logits, vocab)) return nan_in_row(index);
+  if (row.max() == -std::numeric_limits<float>::infinity()) return nothing_in_row(index);
   row_logprobs(row, target, num, out);
   return {};
 }

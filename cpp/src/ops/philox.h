@@ -22,4 +22,12 @@ constexpr std::array<uint32_t, 4> philox4x32_10(std::array<uint32_t, 4> counter,
   return counter;
 }
 
+/// In [0, 1), with 24 bits.
+constexpr float uniform_from(uint64_t seed, uint64_t counter) {
+  const std::array<uint32_t, 4> words =
+      philox4x32_10({static_cast<uint32_t>(counter), static_cast<uint32_t>(counter >> 32), 0, 0},
+                    {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
+  return static_cast<float>(words[0] >> 8) * 0x1p-24f;
+}
+
 }  // namespace mmcore::ops

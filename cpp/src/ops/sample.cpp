@@ -1,4 +1,3 @@
-#include <cmath>
 #include <limits>
 #include <string>
 
@@ -6,6 +5,7 @@
 #include "mmcore/ops.h"
 #include "ops/cuda_backend.h"
 #include "ops/row_logprobs.h"
+#include "ops/sample_row.h"
 #include "ops/vocab_row.h"
 #include "tensor/dispatch.h"
 #include "tensor/shape_check.h"
@@ -13,44 +13,13 @@
 namespace mmcore::ops {
 namespace {
 
-constexpr float kGreedyBelow = 1e-5f;
-
-/// The ranges of sampling.h. NaN fails every comparison.
-Status check_params(const SampleRow& r) {
-  const auto wrong = [](const char* name, auto value, const char* expected) {
-    return Status::invalid_argument(std::string("sample: ") + name + " is " +
-                                    std::to_string(value) + ", expected " + expected);
-  };
-  if (!(r.temperature >= 0.0f && std::isfinite(r.temperature)))
-    return wrong("temperature", r.temperature, "a finite number of at least 0");
-  if (!(r.top_p > 0.0f && r.top_p <= 1.0f)) return wrong("top_p", r.top_p, "within (0, 1]");
-  if (r.top_k != -1 && r.top_k < 1) return wrong("top_k", r.top_k, "-1 (off) or at least 1");
-  if (!(r.min_p >= 0.0f && r.min_p <= 1.0f)) return wrong("min_p", r.min_p, "within [0, 1]");
-  if (!(r.repetition_penalty > 0.0f && std::isfinite(r.repetition_penalty)))
-    return wrong("repetition_penalty", r.repetition_penalty, "a finite number above 0");
-  if (!std::isfinite(r.presence_penalty))
-    return wrong("presence_penalty", r.presence_penalty, "a finite number");
-  if (!std::isfinite(r.frequency_penalty))
-    return wrong("frequency_penalty", r.frequency_penalty, "a finite number");
-  if (r.num_logprobs < -1) return wrong("num_logprobs", r.num_logprobs, "-1 (none) or at least 0");
-  return {};
-}
-
 template <class T>
 Status sample_row(const T* logits, int64_t vocab, const SampleRow& params, SampledToken& out) {
   static thread_local VocabRow row;
-  MMCORE_RETURN_IF_ERROR(check_params(params));
-  if (!row.load(logits, vocab)) return Status::invalid_argument("sample: the logits hold a NaN");
-  if (!row.edit(params)) {
-    return Status::invalid_argument(
-        "sample: logit_bias or a penalty turns a logit into a NaN; check them for infinities");
-  }
-  if (row.max() == -std::numeric_limits<float>::infinity()) {
-    return Status::invalid_argument(
-        "sample: no token is left to choose; allowed_tokens, banned_tokens and logits of -inf "
-        "leave none of " +
-        std::to_string(vocab));
-  }
+  MMCORE_RETURN_IF_ERROR(check_sample_row(params));
+  if (!row.load(logits, vocab)) return nan_in_logits();
+  if (!row.edit(params)) return nan_from_edits();
+  if (row.max() == -std::numeric_limits<float>::infinity()) return nothing_left(vocab);
   const TokenId token = params.temperature < kGreedyBelow
                             ? row.argmax()
                             : row.draw(params, uniform(params.seed, params.counter));
@@ -59,15 +28,6 @@ Status sample_row(const T* logits, int64_t vocab, const SampleRow& params, Sampl
     row_logprobs(row, token, params.num_logprobs, out.logprobs);
   }
   out.token = token;
-  return {};
-}
-
-/// The first failure, for a caller that takes no status per row.
-Status first_failure(const std::vector<Status>& rows) {
-  for (size_t i = 0; i < rows.size(); ++i) {
-    if (!rows[i].ok())
-      return {rows[i].code(), rows[i].message() + " (row " + std::to_string(i) + ")"};
-  }
   return {};
 }
 

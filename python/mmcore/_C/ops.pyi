@@ -26,6 +26,8 @@ __all__: list[str] = [
     "rms_norm",
     "rope_kv_write",
     "sample",
+    "sample_tensors",
+    "sample_tensors_workspace_bytes",
     "set_cpu_isa",
     "set_num_threads",
     "uniform",
@@ -174,6 +176,21 @@ def sample(
     Picks a token a row. Gives tokens, lists of (token, logprob, rank), and an exception or None a row.
     """
 
+def sample_tensors(
+    logits: typing.Any,
+    temperature: typing.Any,
+    top_p: typing.Any,
+    min_p: typing.Any,
+    top_k: typing.Any,
+    seed: typing.Any,
+    counter: typing.Any,
+    tokens: typing.Any,
+    workspace: typing.Any = None,
+) -> None: ...
+def sample_tensors_workspace_bytes(
+    rows: typing.SupportsInt | typing.SupportsIndex,
+    vocab: typing.SupportsInt | typing.SupportsIndex,
+) -> int: ...
 def set_cpu_isa(isa: typing.SupportsInt | typing.SupportsIndex) -> None: ...
 def set_num_threads(n: typing.SupportsInt | typing.SupportsIndex) -> None: ...
 def uniform(
