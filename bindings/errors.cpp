@@ -37,6 +37,8 @@ constexpr ExceptionClass class_of(StatusCode code) {
       return {"EngineShutdownError", nullptr};
     case StatusCode::kUnsupported:
       return {"ValidationError", "unsupported"};
+    case StatusCode::kTimeout:
+      return {"RequestTimeoutError", nullptr};
     case StatusCode::kOk:
     case StatusCode::kInternal:
       break;
@@ -44,10 +46,11 @@ constexpr ExceptionClass class_of(StatusCode code) {
   return {"InternalError", nullptr};
 }
 
-constexpr StatusCode kAllCodes[] = {StatusCode::kUnservable, StatusCode::kPlaceholderMismatch,
-                                    StatusCode::kMediaError, StatusCode::kInvalidArgument,
-                                    StatusCode::kOverloaded, StatusCode::kAborted,
-                                    StatusCode::kShutdown};  // subclasses before their bases
+constexpr StatusCode kAllCodes[] = {
+    StatusCode::kUnservable, StatusCode::kPlaceholderMismatch,
+    StatusCode::kMediaError, StatusCode::kInvalidArgument,
+    StatusCode::kOverloaded, StatusCode::kAborted,
+    StatusCode::kShutdown,   StatusCode::kTimeout};  // subclasses before their bases
 
 constexpr size_t kMaxText = 300;
 

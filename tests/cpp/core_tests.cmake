@@ -22,6 +22,7 @@ set(MMCORE_CORE_TESTS
   sched/waiting_queue_test.cpp
   sched/step_builder_test.cpp
   engine/allocation_test.cpp
+  engine/deadline_test.cpp
   engine/engine_test.cpp
   engine/failure_test.cpp
   engine/output_queue_test.cpp

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -35,6 +36,11 @@ struct EngineConfig {
   // never preempted after that. 0: nobody is ever preempted.
   int32_t max_preemptions = 4;
   int32_t max_queued_requests = 0;  // waiting requests; 0 = no limit
+  int64_t max_queued_tokens = 0;    // their tokens, unless nothing else waits; 0 = no limit
+
+  // Time, which counts for deadlines and the watchdog only
+  std::function<int64_t()> clock_us;  // never goes back; empty = the machine's steady clock
+  int64_t step_watchdog_us = 0;  // a run of the model that takes longer is counted; 0 = not watched
 
   // Media
   bool multimodal = false;  // false: a request with media is refused

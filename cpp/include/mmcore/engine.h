@@ -22,6 +22,7 @@ namespace mmcore {
 struct EngineMetrics {
   // gauges
   int64_t num_waiting = 0;
+  int64_t waiting_tokens = 0;
   int64_t num_running = 0;
   int64_t blocks_total = 0;   // usable blocks (without the null block)
   int64_t blocks_used = 0;    // held by a sequence
@@ -37,7 +38,8 @@ struct EngineMetrics {
   uint64_t requests_finished = 0;  // stop or length
   uint64_t requests_aborted = 0;
   uint64_t requests_failed = 0;
-  uint64_t tokens_planned = 0;  // rows run
+  uint64_t requests_timed_out = 0;  // of those that failed
+  uint64_t tokens_planned = 0;      // rows run
   uint64_t tokens_generated = 0;
   uint64_t prefix_tokens_queried = 0;
   uint64_t prefix_tokens_hit = 0;
@@ -46,6 +48,8 @@ struct EngineMetrics {
   uint64_t items_encoded = 0;
   uint64_t items_skipped = 0;  // spans whose KV or encoder output was cached
   uint64_t preemptions = 0;
+  uint64_t steps_slow = 0;       // the runner took longer than step_watchdog_us
+  uint64_t slowest_step_us = 0;  // with a watchdog: the longest run so far
 };
 
 struct StepOutcome {

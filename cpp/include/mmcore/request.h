@@ -20,6 +20,10 @@ struct Request {
   std::string
       cache_salt;  // requests with different salts never share a cached block or encoder output
   uint64_t lora_id = 0;  // 0 = none
+  // Microseconds from submission after which the request ends with kError and
+  // StatusCode::kTimeout; 0 = never. Looked at before each step.
+  int64_t timeout_us = 0;        // until its last token
+  int64_t queue_timeout_us = 0;  // until its first step
 };
 
 enum class FinishReason : int32_t {

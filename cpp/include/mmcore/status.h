@@ -27,6 +27,7 @@ enum class StatusCode : int32_t {
   kShutdown = 8,             // the engine does not accept work any more
   kUnsupported = 9,          // a valid call that this build or device cannot do
   kInternal = 10,            // the runner or mmcore failed
+  kTimeout = 11,             // the request's time was over
 };
 
 /// Names a code in snake_case, for messages and metrics ("invalid_argument").

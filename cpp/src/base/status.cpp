@@ -26,6 +26,8 @@ const char* to_string(StatusCode code) {
       return "unsupported";
     case StatusCode::kInternal:
       return "internal";
+    case StatusCode::kTimeout:
+      return "timeout";
   }
   return "unknown";
 }

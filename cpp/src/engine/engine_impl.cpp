@@ -1,6 +1,7 @@
 #include "engine/engine_impl.h"
 
 #include <algorithm>
+#include <chrono>
 #include <exception>
 #include <utility>
 
@@ -37,17 +38,15 @@ Result<RequestId> Engine::Impl::submit(Request&& request) {
   if (in_step_) return not_from_runner("submit");
   Status status = broken_.ok() ? check_request(request, config_)
                                : Status(StatusCode::kShutdown, broken_.message());
-  if (status.ok() && config_.max_queued_requests > 0 &&
-      scheduler_.waiting().size() >= config_.max_queued_requests)
-    status = Status(StatusCode::kOverloaded,
-                    "The queue is full: " + std::to_string(config_.max_queued_requests) +
-                        " requests wait (max_queued_requests). Try again later.");
+  if (status.ok()) status = check_queue(request);
   if (!status.ok()) {
     ++counters_.requests_rejected;
     return status;
   }
   const RequestId id = ++last_id_;
   const int64_t rank = scheduler_.policy().rank(request);
+  if (request.timeout_us > 0 || request.queue_timeout_us > 0)
+    deadlines_.add(id, now_us(), request.timeout_us, request.queue_timeout_us);
   auto sequence = std::make_unique<Sequence>(id, std::move(request), config_.block_size,
                                              config_.logits_size, config_.eos_token_ids);
   sequence->order.rank = rank;
@@ -55,6 +54,43 @@ Result<RequestId> Engine::Impl::submit(Request&& request) {
   sequences_.emplace(id, std::move(sequence));
   ++counters_.requests_submitted;
   return id;
+}
+
+Status Engine::Impl::check_queue(const Request& request) const {
+  const WaitingQueue& waiting = scheduler_.waiting();
+  if (config_.max_queued_requests > 0 && waiting.size() >= config_.max_queued_requests)
+    return {StatusCode::kOverloaded,
+            "The queue is full: " + std::to_string(config_.max_queued_requests) +
+                " requests wait (max_queued_requests). Try again later."};
+  const int64_t tokens = waiting.tokens() + std::ssize(request.prompt_token_ids);
+  if (config_.max_queued_tokens > 0 && !waiting.empty() && tokens > config_.max_queued_tokens)
+    return {StatusCode::kOverloaded,
+            "The queue is full: with this request " + std::to_string(tokens) +
+                " tokens would wait, and max_queued_tokens is " +
+                std::to_string(config_.max_queued_tokens) + ". Try again later."};
+  return {};
+}
+
+int64_t Engine::Impl::now_us() const {
+  if (config_.clock_us) return config_.clock_us();
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::microseconds>(now).count();
+}
+
+// Ends the requests whose time is over.
+void Engine::Impl::end_overdue() {
+  if (deadlines_.empty()) return;
+  const int64_t now = now_us();
+  while (const auto due = deadlines_.take_due(now)) {
+    Sequence* sequence = find(due->request);
+    if (due->queued_only && sequence->first_run_done) continue;
+    ++counters_.requests_timed_out;
+    fail(sequence,
+         Status(StatusCode::kTimeout,
+                "The request had not " + std::string(due->queued_only ? "begun" : "ended") +
+                    " after " + std::to_string(due->timeout_us) + " microseconds (" +
+                    (due->queued_only ? "queue_timeout_us" : "timeout_us") + ")."));
+  }
 }
 
 Status Engine::Impl::end_from_outside(RequestId id, FinishReason reason) {
@@ -79,6 +115,7 @@ RequestOutput& Engine::Impl::push_output(const Sequence& sequence) {
 // Forgets a sequence that the scheduler does not know any more.
 void Engine::Impl::drop(RequestId id) {
   sequences_.erase(id);
+  deadlines_.forget(id);
   in_step_ = true;  // release() may not call back
   try {
     runner_->release(id);
@@ -122,6 +159,7 @@ Result<StepOutcome> Engine::Impl::step() {
 }
 
 StepOutcome Engine::Impl::run_step() {
+  end_overdue();
   select();
   std::vector<ScheduledEntry>& entries = scheduler_.entries();
   if (entries.empty()) return {};
@@ -154,6 +192,16 @@ Status Engine::Impl::execute() {
   result_.tokens.clear();
   result_.prompt_logprobs.clear();
   result_.failed.clear();
+  if (config_.step_watchdog_us == 0) return call_runner();
+  const int64_t begin = now_us();
+  const Status status = call_runner();
+  const int64_t took = now_us() - begin;
+  counters_.steps_slow += took > config_.step_watchdog_us;
+  counters_.slowest_step_us = std::max(counters_.slowest_step_us, static_cast<uint64_t>(took));
+  return status;
+}
+
+Status Engine::Impl::call_runner() {
   Status status;
   in_step_ = true;
   try {
@@ -296,6 +344,7 @@ EngineMetrics Engine::Impl::metrics() const {
   metrics.blocks_total = kv.pool().num_usable();
   if (!broken_.ok()) return metrics;
   metrics.num_waiting = scheduler_.waiting().size();
+  metrics.waiting_tokens = scheduler_.waiting().tokens();
   metrics.num_running = static_cast<int64_t>(scheduler_.running().size());
   metrics.blocks_used = kv.pool().num_used();
   metrics.blocks_cached = kv.pool().num_free_hashed();

@@ -7,6 +7,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "engine/deadlines.h"
 #include "engine/output_queue.h"
 #include "engine/recovery.h"
 #include "mmcore/engine.h"
@@ -32,9 +33,13 @@ class Engine::Impl {
   std::vector<std::string> violations() const;
 
  private:
+  Status check_queue(const Request& request) const;
+  int64_t now_us() const;
+  void end_overdue();
   StepOutcome run_step();
   void select();
   Status execute();
+  Status call_runner();
   Status check_result();
   void commit();
   void commit_outputs(const ScheduledEntry& entry, int32_t sample_row, size_t& prompt_row);
@@ -53,6 +58,7 @@ class Engine::Impl {
   StepBuilder builder_;
   Recovery recovery_;
   OutputQueue outputs_;
+  Deadlines deadlines_;
   std::unordered_map<RequestId, std::unique_ptr<Sequence>> sequences_;
   RequestId last_id_ = 0;
   StepPlan plan_;

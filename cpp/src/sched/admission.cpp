@@ -131,6 +131,10 @@ Status check_request(const Request& request, const EngineConfig& config) {
     return Status::invalid_argument("cache_salt must be at most " + num(kMaxSaltBytes) +
                                     " bytes, got " +
                                     num(static_cast<int64_t>(request.cache_salt.size())) + ".");
+  if (request.timeout_us < 0 || request.queue_timeout_us < 0)
+    return Status::invalid_argument(
+        "timeout_us and queue_timeout_us must be at least 0 (0 means none), got " +
+        num(request.timeout_us) + " and " + num(request.queue_timeout_us) + ".");
   MMCORE_RETURN_IF_ERROR(check_media(request, config));
   return check_capacity(request, config);
 }

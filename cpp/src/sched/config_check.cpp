@@ -22,6 +22,8 @@ Status check_minima(const EngineConfig& c) {
   MMCORE_RETURN_IF_ERROR(at_least("max_prefill_chunk", c.max_prefill_chunk, 0));
   MMCORE_RETURN_IF_ERROR(at_least("max_preemptions", c.max_preemptions, 0));
   MMCORE_RETURN_IF_ERROR(at_least("max_queued_requests", c.max_queued_requests, 0));
+  MMCORE_RETURN_IF_ERROR(at_least("max_queued_tokens", c.max_queued_tokens, 0));
+  MMCORE_RETURN_IF_ERROR(at_least("step_watchdog_us", c.step_watchdog_us, 0));
   MMCORE_RETURN_IF_ERROR(at_least("encoder_budget", c.encoder_budget, 0));
   MMCORE_RETURN_IF_ERROR(at_least("encoder_cache_rows", c.encoder_cache_rows, 0));
   MMCORE_RETURN_IF_ERROR(at_least("vocab_size", c.vocab_size, 1));

@@ -69,6 +69,9 @@ EngineConfig Simulation::draw_config() {
                      SchedulingPolicy::kPriority, SchedulingPolicy::kLongestPrefix});
   c.max_preemptions = one_of({0, 1, 2, 4, 100});
   c.max_queued_requests = chance(20) ? 10 : 0;
+  c.max_queued_tokens = chance(20) ? 100 : 0;
+  c.clock_us = [this] { return now_us_; };
+  c.step_watchdog_us = chance(30) ? 10 : 0;
   c.multimodal = true;
   c.split_media_items = chance(60);
   c.encoder_budget = one_of<int64_t>({0, 3, 6, 12, 40});
@@ -118,6 +121,8 @@ Request Simulation::draw_request() {
   r.cache_salt = one_of<const char*>({"", "", "a", "b"});
   r.lora_id = one_of<uint64_t>({0, 0, 0, 7});
   if (config_.policy == SchedulingPolicy::kPriority) r.priority = static_cast<int32_t>(draw(-1, 1));
+  r.timeout_us = chance(10) ? draw(1, 2'000) : 0;
+  r.queue_timeout_us = chance(10) ? draw(1, 500) : 0;
   SamplingParams& s = r.sampling;
   s.max_tokens = static_cast<int32_t>(one_of({1, 5, 20, 40, 1000}));
   s.min_tokens = chance(20) ? std::min<int32_t>(3, s.max_tokens) : 0;
@@ -144,6 +149,7 @@ void Simulation::submit() {
   }
   runner_->expect(id.value(), request);
   lives_[id.value()].request = request;
+  lives_[id.value()].submitted_at = now_us_;
   live_.push_back(id.value());
   const bool storm = options_.faults == Faults::kStorm;
   if ((storm || options_.faults == Faults::kPoison) && chance(15))
@@ -183,13 +189,31 @@ void Simulation::plant_faults() {
 void Simulation::step() {
   const bool work = engine_->has_unfinished();
   plant_faults();
+  now_us_ += draw(0, 20);
+  const int64_t began = now_us_;
   const Result<StepOutcome> outcome = engine_->step();
   ++steps_;
   if (!outcome.ok()) return problem("step: " + outcome.status().message());
-  if (work && outcome.value().num_tokens == 0) problem("there was work but no token was planned");
+  if (work && engine_->has_unfinished() && outcome.value().num_tokens == 0)
+    problem("there was work but no token was planned");
   for (const std::string& violation : engine_->check_invariants()) problem(violation);
   for (const std::string& complaint : runner_->complaints()) problem("plan: " + complaint);
+  if (outcome.value().committed)
+    for (const ScheduledSequence& s : runner_->last_plan.sequences) lives_[s.request].began = true;
   take_outputs();
+  check_deadlines(began);
+}
+
+// Whose time was over when the step began has ended.
+void Simulation::check_deadlines(int64_t step_began) {
+  for (const RequestId id : live_) {
+    const Life& life = lives_[id];
+    const int64_t age = step_began - life.submitted_at;
+    const Request& r = life.request;
+    if ((r.timeout_us > 0 && age >= r.timeout_us) ||
+        (r.queue_timeout_us > 0 && age >= r.queue_timeout_us && !life.began))
+      problem("request " + std::to_string(id) + " outlived its deadline");
+  }
 }
 
 void Simulation::take_outputs() {
@@ -228,8 +252,12 @@ void Simulation::check_life(RequestId id, const Life& life) {
       !std::equal(life.prompt_logprobs.begin(), life.prompt_logprobs.end(), logprobs.begin()))
     problem(name + " gave other tokens than alone");
   if (life.reason == FinishReason::kNone) problem(name + " never ended");
-  const bool may_fail = options_.faults == Faults::kStorm || runner_->poisoned.contains(id) ||
-                        runner_->refused_media.contains(id);
+  const bool timed_out = life.error.code() == StatusCode::kTimeout;
+  if (timed_out && life.request.timeout_us == 0 &&
+      (life.request.queue_timeout_us == 0 || life.began))
+    problem(name + " was ended by a deadline that it does not have");
+  const bool may_fail = timed_out || options_.faults == Faults::kStorm ||
+                        runner_->poisoned.contains(id) || runner_->refused_media.contains(id);
   if (life.reason == FinishReason::kError && !may_fail)
     problem(name + " failed: " + life.error.message());
   if (life.reason != FinishReason::kError && !life.error.ok()) problem(name + " has a stray error");

@@ -40,6 +40,8 @@ class Simulation {
     std::vector<float> prompt_logprobs;
     FinishReason reason = FinishReason::kNone;
     bool stopped_from_outside = false;
+    int64_t submitted_at = 0;
+    bool began = false;
     Status error;
   };
 
@@ -59,6 +61,7 @@ class Simulation {
   void plant_faults();
   void step();
   void take_outputs();
+  void check_deadlines(int64_t step_began);
   void check_end();
   void check_life(RequestId id, const Life& life);
   void problem(const std::string& what);
@@ -73,6 +76,7 @@ class Simulation {
   std::vector<RequestId> live_;
   std::vector<std::vector<TokenId>> documents_;  // shared prefixes
   int submitted_ = 0;
+  int64_t now_us_ = 1'000;  // the engine's clock
   int64_t steps_ = 0;
   int64_t steps_since_fault_ = 0;
   std::vector<std::string> problems_;

@@ -31,6 +31,7 @@ TEST_P(SimulationTest, output_in_a_crowd_is_output_alone) {
     total.block_copies += m.block_copies;
     total.blocks_evicted += m.blocks_evicted;
     total.requests_failed += m.requests_failed;
+    total.requests_timed_out += m.requests_timed_out;
     total.steps += m.steps;
     total.steps_failed += m.steps_failed;
   }
@@ -42,6 +43,7 @@ TEST_P(SimulationTest, output_in_a_crowd_is_output_alone) {
   EXPECT_GT(total.items_skipped, 100u);
   EXPECT_GT(total.block_copies, 20u);
   EXPECT_GT(total.blocks_evicted, 1000u);
+  EXPECT_GT(total.requests_timed_out, 100u);
   EXPECT_EQ(total.steps_failed > 0, GetParam() != Faults::kNone);
 }
 
