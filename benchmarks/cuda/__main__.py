@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.cuda.table import Row, run_cases, write_json
 
-FAMILIES = ("decode", "linear", "prefill", "projector", "rows", "vision_attention")
+FAMILIES = ("decode", "linear", "prefill", "projector", "rows", "sampling", "vision_attention")
 """Modules of this folder, each with a function ``cases()``."""
 
 

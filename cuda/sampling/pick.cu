@@ -7,7 +7,9 @@
 // [1, 32064] bf16 greedy on an H100: 64 KB; expected two launches of about 2 us.
 #include <algorithm>
 
+#include "device/overlap.cuh"
 #include "host/device.h"
+#include "host/launch.h"
 #include "ops/philox.h"
 #include "sampling/row_cut.cuh"
 #include "tensor/dispatch.h"
@@ -48,6 +50,7 @@ struct ScanProblem {
 /// A warp a segment, in turns.
 template <class T>
 __global__ void __launch_bounds__(256) scan_kernel(const __grid_constant__ ScanProblem p) {
+  wait_for_predecessor();
   const int lane = static_cast<int>(threadIdx.x) & 31;
   const int64_t all = p.rows.count * p.per_row;
   const int64_t step = static_cast<int64_t>(gridDim.x) * (blockDim.x / 32);
@@ -343,6 +346,7 @@ class RowPicker {
 template <class T>
 __global__ void __launch_bounds__(kRowThreads) pick_kernel(const __grid_constant__ PickProblem p) {
   __shared__ RowShared shared;
+  wait_for_predecessor();
   RowBlock block(shared.scratch);
   const int64_t index = blockIdx.x;
   const int thread = static_cast<int>(threadIdx.x);
@@ -398,15 +402,17 @@ Status scan_segments(const Rows& rows, const SampleColumns& columns, void* segme
   const int64_t blocks = std::min<int64_t>((warps * 32 + threads - 1) / threads,
                                            int64_t{8} * facts.value()->multiprocessors);
   return dispatch_float(rows.dtype, "sample", [&]<class E>() -> Status {
-    scan_kernel<device_t<E>>
-        <<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), 0, stream>>>(p);
+    launch_overlapped(scan_kernel<device_t<E>>, blocks, dim3(static_cast<unsigned>(threads)),
+                      facts.value()->capability, facts.value()->multiprocessors, stream, p);
     return launch_status("sample");
   });
 }
 
 Status pick_tokens(const Rows& rows, const SampleColumns& columns, const void* segments,
-                   const int32_t* raw_nans, int32_t* tokens, int32_t* outcomes,
+                   const int32_t* raw_nans, int32_t* tokens, int32_t* outcomes, Device device,
                    cudaStream_t stream) {
+  const auto facts = device_facts(device);
+  if (!facts.ok()) return facts.status();
   const PickProblem p{.rows = rows,
                       .columns = columns,
                       .segments = static_cast<const uint4*>(segments),
@@ -416,7 +422,8 @@ Status pick_tokens(const Rows& rows, const SampleColumns& columns, const void* s
                       .per_row = static_cast<int32_t>(rows.segments()),
                       .segment_tokens = static_cast<int32_t>(rows.segment_tokens())};
   return dispatch_float(rows.dtype, "sample", [&]<class E>() -> Status {
-    pick_kernel<device_t<E>><<<static_cast<unsigned>(rows.count), kRowThreads, 0, stream>>>(p);
+    launch_overlapped(pick_kernel<device_t<E>>, rows.count, dim3(kRowThreads),
+                      facts.value()->capability, facts.value()->multiprocessors, stream, p);
     return launch_status("sample");
   });
 }

@@ -26,6 +26,7 @@ from mmcore.ops._sampling import (
     TokenLogprob,
     logprobs,
     sample,
+    sample_tensors,
     sample_tokens,
     uniform,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "rms_norm",
     "rope_kv_write",
     "sample",
+    "sample_tensors",
     "sample_tokens",
     "set_cpu_isa",
     "set_num_threads",

@@ -11,9 +11,17 @@ from torch import Tensor
 
 from mmcore import _C
 from mmcore.errors import ValidationError
-from mmcore.ops._dispatch import is_traced
+from mmcore.ops._dispatch import is_traced, returned
 
-__all__ = ["SampleOutput", "TokenLogprob", "logprobs", "sample", "sample_tokens", "uniform"]
+__all__ = [
+    "SampleOutput",
+    "TokenLogprob",
+    "logprobs",
+    "sample",
+    "sample_tensors",
+    "sample_tokens",
+    "uniform",
+]
 
 T = TypeVar("T", int, float)
 
@@ -159,6 +167,54 @@ def _run_sample(
     return picked.tokens.to(logits.device)
 
 
+def sample_tensors(
+    logits: Tensor,
+    temperature: Tensor,
+    top_p: Tensor,
+    min_p: Tensor,
+    top_k: Tensor,
+    seed: Tensor,
+    counter: Tensor,
+    *,
+    out: Tensor | None = None,
+    workspace: Tensor | None = None,
+) -> Tensor:
+    """Pick one token a row without waiting for the device: the form for CUDA graphs.
+
+    Parameters
+    ----------
+    logits
+        [S, V].
+    temperature, top_p, min_p
+        float32 [S].
+    top_k
+        int32 [S]; -1 for all.
+    seed, counter
+        int64 [S], the bits of unsigned numbers.
+    out
+        int32 [S]; allocated when left out.
+    workspace
+        uint8, as large as ``sample_tensors_workspace_bytes`` says; allocated when left out. Not
+        used on the CPU.
+
+    Returns
+    -------
+    Tensor
+        int32 [S]; -1 for a row with a NaN, with nothing left to choose, or with parameters out of
+        range.
+    """
+    if is_traced(logits):
+        result = _sample_tensors_op(logits, temperature, top_p, min_p, top_k, seed, counter)
+        return returned(result, out)
+    if out is None:
+        out = logits.new_empty((logits.shape[0],), dtype=torch.int32)
+    if workspace is None and logits.device.type != "cpu":
+        size = _C.ops.sample_tensors_workspace_bytes(logits.shape[0], logits.shape[1])
+        workspace = logits.new_empty((size,), dtype=torch.uint8)
+    _C.ops.sample_tensors(logits, temperature, top_p, min_p, top_k, seed, counter, out, workspace)
+    return out
+
+
 def uniform(seed: int, counter: int) -> float:
     """Draw from [0, 1) with 24 bits: the generator behind :func:`sample`, same on every device."""
     return float(_C.ops.uniform(seed, counter))
@@ -215,3 +271,34 @@ def _(
     counter: Tensor,
 ) -> Tensor:
     return logits.new_empty((logits.shape[0],), dtype=torch.int64)
+
+
+@torch.library.custom_op(
+    "mmcore::sample_tensors",
+    mutates_args=(),
+    schema="(Tensor logits, Tensor temperature, Tensor top_p, Tensor min_p, Tensor top_k,"
+    " Tensor seed, Tensor counter) -> Tensor",
+)
+def _sample_tensors_op(
+    logits: Tensor,
+    temperature: Tensor,
+    top_p: Tensor,
+    min_p: Tensor,
+    top_k: Tensor,
+    seed: Tensor,
+    counter: Tensor,
+) -> Tensor:
+    return sample_tensors(logits, temperature, top_p, min_p, top_k, seed, counter)
+
+
+@_sample_tensors_op.register_fake
+def _(
+    logits: Tensor,
+    temperature: Tensor,
+    top_p: Tensor,
+    min_p: Tensor,
+    top_k: Tensor,
+    seed: Tensor,
+    counter: Tensor,
+) -> Tensor:
+    return logits.new_empty((logits.shape[0],), dtype=torch.int32)
