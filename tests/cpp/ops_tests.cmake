@@ -16,6 +16,7 @@ set(MMCORE_OPS_TESTS
   ops/paged_attention_test.cpp
   ops/rope_kv_write_test.cpp
   ops/sample_oracle.cpp
+  ops/sample_tensors_test.cpp
   ops/sample_test.cpp
   ops/uniform_test.cpp
   ops/varlen_attention_test.cpp

@@ -58,6 +58,17 @@ TEST(CudaAbsent, EveryOpRefusesTensorsOnAGpu) {
   std::vector<SampledToken> tokens;
   const std::vector<SampleRow> rows(2);
   expect_refused(sample(x, rows, tokens), "sample");
+  const TensorView floats = on_gpu(DType::kFloat32, {2}), ints = on_gpu(DType::kInt32, {2});
+  expect_refused(sample_tensors({.logits = x,
+                                 .temperature = floats,
+                                 .top_p = floats,
+                                 .min_p = floats,
+                                 .top_k = ints,
+                                 .seed = ids,
+                                 .counter = ids,
+                                 .tokens = ints,
+                                 .workspace = on_gpu(DType::kUInt8, {64})}),
+                 "sample_tensors");
   std::vector<std::vector<TokenLogprob>> lists;
   const std::vector<TokenId> targets{1, 2};
   const std::vector<int32_t> num{0, 0};
