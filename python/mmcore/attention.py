@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any, NamedTuple, Protocol
 
@@ -322,7 +323,7 @@ class VisionAttention(nn.Module):
             return self._ragged(query, key, value, cu_seqlens)
         items, rows, width = query.shape
         if self._prefers_kernel(query):
-            starts = torch.arange(0, items * rows + 1, rows, dtype=torch.int32)
+            starts = _equal_starts(items, rows, query.device)
             q, k, v = (t.reshape(items * rows, width) for t in (query, key, value))
             return self._ragged(q, k, v, starts).view(items, rows, width)
         q, k, v = (
@@ -343,4 +344,14 @@ class VisionAttention(nn.Module):
     def _prefers_kernel(self, query: Tensor) -> bool:
         # Items of one size are torch's best case: in bfloat16 on AMX its kernel is up to 9x faster,
         # in float32 ours is up to 1.3x. Xeon, one thread, [5, 577, 16 x 64].
-        return query.is_cpu and query.dtype == torch.float32 and self.head_size in ops.HEAD_DIMS
+        kernel = torch.float32 if query.is_cpu else _GPU_VISION_KERNEL
+        return query.dtype == kernel and self.head_size in ops.HEAD_DIMS
+
+
+# The dtype in which mmcore's kernel is chosen for a tower's attention on a GPU.
+_GPU_VISION_KERNEL: torch.dtype | None = None
+
+
+@lru_cache(maxsize=32)
+def _equal_starts(items: int, rows: int, device: torch.device) -> Tensor:
+    return torch.arange(0, items * rows + 1, rows, dtype=torch.int32, device=device)

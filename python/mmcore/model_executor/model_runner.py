@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +96,6 @@ class ModelRunner:
         if mapper is not None and split:
             self.encoder = EncoderRunner(model, mapper, device)
         self._media_defaults = required_media_arguments(model)
-        self._dtype = next((p.dtype for p in model.parameters()), torch.float32)
         self._requests: dict[int, RunnerRequest] = {}
         self._unscheduled: set[int] = set()
         self._first_scheduled: dict[int, float] = {}
@@ -146,9 +145,7 @@ class ModelRunner:
             return self._execute(plan)
 
     def _on_device(self) -> AbstractContextManager[object]:
-        if self.device.type == "cpu":
-            return nullcontext()
-        return _on_gpu(self.device, exact=self._dtype == torch.float32)
+        return nullcontext() if self.device.type == "cpu" else torch.cuda.device(self.device)
 
     def _execute(self, plan: _C.StepPlan) -> list[Failure] | None:
         copies = plan.block_copies
@@ -310,22 +307,6 @@ class ModelRunner:
                 ours.__cause__ = error
                 failures.append((request, ours))
         return failures
-
-
-@contextmanager
-def _on_gpu(device: torch.device, exact: bool) -> Iterator[None]:
-    """Make a GPU the current one. Exact: float32 is float32, in convolutions too."""
-    with torch.cuda.device(device):
-        if not exact:
-            yield
-            return
-        cudnn = torch.backends.cudnn
-        before = cudnn.allow_tf32
-        cudnn.allow_tf32 = False
-        try:
-            yield
-        finally:
-            cudnn.allow_tf32 = before
 
 
 def _takes_three(process: Callable[..., Any]) -> bool:

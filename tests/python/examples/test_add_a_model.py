@@ -8,6 +8,7 @@ import importlib
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,9 @@ def test_an_image_beyond_the_step_of_a_seed_level_model(checkpoint: Path) -> Non
 def test_on_a_gpu(
     checkpoint: Path, level: str, expected: list[list[int]], options: dict[str, Any]
 ) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that this setting will get another name
+        torch.backends.cudnn.allow_tf32 = False  # the model has a convolution
     llm = make_llm(checkpoint, level, device="cuda", **options)
     assert generate(llm, prompts()) == expected
     assert [generate(llm, [prompt])[0] for prompt in prompts()] == expected
