@@ -121,6 +121,84 @@ void time_projector(int64_t pictures) {
          2.0 * static_cast<double>(elements));
 }
 
+/// A set of tensors a call, so that inputs are cold; `tokens` rows of a 7B decoder.
+void time_rows(int64_t tokens) {
+  constexpr int64_t kHidden = 4096, kInner = 11008, kHeads = 32, kDim = 128;
+  const int64_t row_bytes = 2 * tokens * kHidden;
+  const int64_t sets = std::clamp<int64_t>(160'000'000 / row_bytes, 1, 64);
+  const TensorView x = zeros(DType::kBFloat16, {sets, tokens, kHidden});
+  const TensorView out = zeros(DType::kBFloat16, {sets, tokens, kHidden});
+  const TensorView weight = zeros(DType::kBFloat16, {kHidden});
+  const auto set_of = [&](const TensorView& t, int i) {
+    return TensorView(t.ptr<uint16_t>() + i % sets * tokens * kHidden, t.dtype, {tokens, kHidden},
+                      t.device);
+  };
+  const auto name = [&](const char* op) { return std::string(op) + ", " + std::to_string(tokens); };
+  const auto bytes = static_cast<double>(row_bytes);
+  report(name("rms_norm"), graph_us([&](int i, Stream stream) {
+           return ops::rms_norm(
+               {.x = set_of(x, i), .weight = weight, .residual = {}, .out = set_of(out, i)},
+               stream);
+         }),
+         2 * bytes);
+  const auto heads_of = [&](const TensorView& t, int i) {
+    return TensorView(set_of(t, i).data, t.dtype, {tokens, kHeads, kDim}, t.device);
+  };
+  const TensorView cache = zeros(DType::kBFloat16, {2, tokens / 16 + 1, 16, kHeads, kDim});
+  const TensorView keys(cache.data, cache.dtype, {tokens / 16 + 1, 16, kHeads, kDim}, cache.device);
+  const TensorView positions = zeros(DType::kInt64, {tokens});
+  std::vector<int64_t> order(static_cast<size_t>(tokens));
+  std::iota(order.begin(), order.end(), 0);
+  must(cudaMemcpy(positions.data, order.data(), order.size() * 8, cudaMemcpyHostToDevice));
+  const TensorView cos_sin = zeros(DType::kFloat32, {4096, kDim});
+  report(name("rope_kv_write"), graph_us([&](int i, Stream stream) {
+           return ops::rope_kv_write({.q = heads_of(x, i),
+                                      .k = heads_of(out, i),
+                                      .v = heads_of(x, i + 1),
+                                      .positions = positions,
+                                      .cos_sin = cos_sin,
+                                      .k_cache = keys,
+                                      .v_cache = keys,
+                                      .slot_mapping = positions},
+                                     stream);
+         }),
+         7 * bytes);
+  const TensorView gates = zeros(DType::kBFloat16, {tokens, 2 * kInner});
+  const TensorView products = zeros(DType::kBFloat16, {tokens, kInner});
+  report(name("silu_mul"), graph_us([&](int, Stream stream) {
+           return ops::activation_mul(gates, ops::Activation::kSilu, products, stream);
+         }),
+         6.0 * static_cast<double>(tokens * kInner));
+  for (const TensorView& t : {x, out, cache, gates, products}) must(cudaFree(t.data));
+}
+
+/// Greedy rows, logits cold.
+void time_greedy(int64_t rows, int64_t vocab) {
+  const int64_t sets = std::clamp<int64_t>(80'000'000 / (rows * vocab), 1, 64);
+  const TensorView logits = zeros(DType::kBFloat16, {sets, rows, vocab});
+  const TensorView floats = zeros(DType::kFloat32, {rows}), ints = zeros(DType::kInt64, {rows});
+  std::vector<int32_t> ones(static_cast<size_t>(rows), 0x3f800000);  // 1.0f
+  const TensorView top_p = device_ints(ones, {rows});
+  ops::SampleTensorsArgs args{
+      .logits = {},
+      .temperature = floats,
+      .top_p = TensorView(top_p.data, DType::kFloat32, {rows}, top_p.device),
+      .min_p = floats,
+      .top_k = device_ints(std::vector<int32_t>(static_cast<size_t>(rows), -1), {rows}),
+      .seed = ints,
+      .counter = ints,
+      .tokens = zeros(DType::kInt32, {rows}),
+      .workspace = zeros(DType::kUInt8, {ops::sample_tensors_workspace_bytes(rows, vocab)})};
+  const double us = graph_us([&](int i, Stream stream) {
+    args.logits = TensorView(logits.ptr<uint16_t>() + i % sets * rows * vocab, DType::kBFloat16,
+                             {rows, vocab}, logits.device);
+    return ops::sample_tensors(args, stream);
+  });
+  report("greedy, " + std::to_string(rows) + " x " + std::to_string(vocab), us,
+         2.0 * static_cast<double>(rows * vocab));
+  must(cudaFree(logits.data));
+}
+
 }  // namespace
 
 int main() {
@@ -142,5 +220,8 @@ int main() {
   time_linear("1 x 11008 -> 4096", 1, 4096, 11008);
   time_projector(1);
   time_projector(8);
+  for (const int64_t tokens : {1, 64, 2048}) time_rows(tokens);
+  time_greedy(1, 32064);
+  time_greedy(256, 32064);
   return 0;
 }
