@@ -26,6 +26,8 @@ void read_facts(int index, Slot& slot) {
                           attribute(cudaDevAttrComputeCapabilityMinor);
   slot.facts.shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   slot.facts.l2_bytes = attribute(cudaDevAttrL2CacheSize);
+  // Told in the Result; left with the runtime, the next launch would be taken to have failed.
+  if (slot.error != cudaSuccess) static_cast<void>(cudaGetLastError());
 }
 
 }  // namespace
