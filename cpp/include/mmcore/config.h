@@ -20,6 +20,9 @@ struct EngineConfig {
   int32_t block_size = 16;  // tokens a block: any of 1, 2, 4, 8, 16, 32, 64, 128
   int32_t num_blocks = 0;   // blocks of the pool, the null block included; >= 2
   bool enable_prefix_caching = true;
+  // A prompt adopts blocks that another one fills in the same step. Off for a runner whose layers
+  // do not write all keys and values of a step before they read any.
+  bool share_within_step = true;
   uint64_t hash_key = 0;   // key of the prefix hash; 0 = drawn at random at start
   int32_t hash_bits = 64;  // tests truncate the hash to force collisions; results must not change
 

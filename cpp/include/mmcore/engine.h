@@ -43,7 +43,8 @@ struct EngineMetrics {
   uint64_t tokens_generated = 0;
   uint64_t prefix_tokens_queried = 0;
   uint64_t prefix_tokens_hit = 0;
-  uint64_t blocks_evicted = 0;  // cached blocks taken for new use
+  uint64_t prefix_tokens_shared = 0;  // of those hit, in blocks filled by the same step
+  uint64_t blocks_evicted = 0;        // cached blocks taken for new use
   uint64_t block_copies = 0;
   uint64_t items_encoded = 0;
   uint64_t items_skipped = 0;  // spans whose KV or encoder output was cached

@@ -55,8 +55,11 @@ struct BlockCopy {
   BlockId dst = 0;
 };
 
-/// All that one forward pass needs. Arrays are flat and contiguous; T rows (tokens), N sequences, S
-/// sampled rows. The order of work: evict, block_copies, encode, embeddings, decoder, sampling.
+/// All that one forward pass needs. With EngineConfig::share_within_step a sequence's table may
+/// name blocks that an earlier sequence of the same plan fills; each layer therefore writes the
+/// keys and values of all rows before it reads any. Arrays are flat and contiguous; T rows
+/// (tokens), N sequences, S sampled rows. The order of work: evict, block_copies, encode,
+/// embeddings, decoder, sampling.
 struct StepPlan {
   uint64_t step = 0;
   std::vector<ScheduledSequence> sequences;  // [N], decodes first

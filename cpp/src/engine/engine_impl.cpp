@@ -258,6 +258,7 @@ void Engine::Impl::commit() {
   counters_.tokens_generated += plan_.sampling.size();
   counters_.prefix_tokens_queried += static_cast<uint64_t>(selection.prefix_tokens_queried);
   counters_.prefix_tokens_hit += static_cast<uint64_t>(selection.prefix_tokens_hit);
+  counters_.prefix_tokens_shared += static_cast<uint64_t>(selection.prefix_tokens_shared);
   counters_.items_encoded += static_cast<uint64_t>(selection.items_encoded);
   counters_.items_skipped += static_cast<uint64_t>(selection.items_skipped);
   counters_.block_copies += plan_.block_copies.size();

@@ -104,6 +104,30 @@ void KvCache::publish(BlockTable& table, KeyChain& chain, std::span<const TokenI
   }
 }
 
+void KvCache::publish_ahead(BlockTable& table, KeyChain& chain, std::span<const TokenId> tokens,
+                            int64_t computed) {
+  if (!options_.prefix_caching) return;
+  const int64_t full = std::min(full_blocks(computed), chain.first_private_block());
+  for (int64_t i = table.published_; i < full; ++i) {
+    const BlockKey key = chain.key(hasher_, i, tokens, table.node_);
+    if (index_.find(key) != kNullBlock) return;
+    table.node_ = index_.insert(table[i], key);
+    pool_.set_hashed(table[i], true);
+    ++table.published_;
+  }
+}
+
+void KvCache::unpublish(BlockTable& table, int32_t published) {
+  if (table.published_ <= published) return;
+  for (int64_t i = table.published_ - 1; i >= published; --i) {
+    check_eq(pool_.refs(table[i]), 1, "kv cache: unpublish of a block that others hold");
+    index_.erase(table[i]);
+    pool_.set_hashed(table[i], false);
+  }
+  table.published_ = published;
+  table.node_ = published == 0 ? kRootNode : index_.node(table[published - 1]);
+}
+
 void KvCache::truncate(BlockTable& table, int64_t size) {
   if (table.size() <= size) return;
   while (table.size() > size) {

@@ -63,6 +63,16 @@ class KvCache {
   void publish(BlockTable& table, KeyChain& chain, std::span<const TokenId> tokens,
                int64_t computed);
 
+  /// Registers blocks that the step being planned fills, so that others may adopt them whole in the
+  /// same step. Stops at content that is cached already: publish() exchanges that later.
+  void publish_ahead(BlockTable& table, KeyChain& chain, std::span<const TokenId> tokens,
+                     int64_t computed);
+  /// Takes back what publish_ahead() registered, down to `published` entries. Nobody else holds
+  /// those blocks any more.
+  void unpublish(BlockTable& table, int32_t published);
+  /// Whether the block was registered after the node `last`.
+  bool newer_than(BlockId block, NodeId last) const { return index_.node(block) > last; }
+
   /// Drops entries from the end until `size` are left; deepest first, so that they are evicted
   /// before their parents.
   void truncate(BlockTable& table, int64_t size);

@@ -30,6 +30,8 @@ class PrefixIndex {
   /// Node of a registered block, kRootNode of any other.
   NodeId node(BlockId block) const { return records_[static_cast<size_t>(block)].node; }
   int64_t size() const { return size_; }
+  /// The newest node; later ones are larger.
+  NodeId last_node() const { return last_node_; }
   /// Everything stored about a registered block.
   BlockKey key(BlockId block) const;
 

@@ -48,11 +48,26 @@ class Resources {
   /// Looks up the sequence's longest cached prefix: how many tokens of it, at most `max_tokens`
   /// rounded up to blocks, have known blocks. Remembered for the two calls below.
   int64_t match(Sequence& sequence, int64_t max_tokens);
+  /// Whether block i of the last match is one that the step being selected fills. Such a block can
+  /// be adopted whole only: copies run before it is filled.
+  bool hit_is_ahead(int64_t i) const {
+    return kv_.newer_than(hits_[static_cast<size_t>(i)], last_node_);
+  }
   /// Free blocks that adopting the first `tokens` matched tokens takes.
   int64_t adoption_cost(int64_t tokens) const;
   /// Starts the sequence's table with the first `tokens` matched tokens; a partly used last block
   /// is copied into a fresh one.
   void adopt(Sequence& sequence, int64_t tokens);
+
+  /// Begins a step: blocks that publish_ahead() registers from here on are its own.
+  void begin_step() { last_node_ = kv_.index().last_node(); }
+  /// Lets later sequences of the step adopt the blocks that fill up by `computed`.
+  void publish_ahead(Sequence& sequence, int64_t computed) {
+    kv_.publish_ahead(sequence.table, sequence.chain, sequence.tokens, computed);
+  }
+  void unpublish(Sequence& sequence, int32_t published) {
+    kv_.unpublish(sequence.table, published);
+  }
 
   struct Encoded {
     int64_t encoded = 0;  // items that the step ran through the encoder
@@ -84,6 +99,7 @@ class Resources {
   KvCache kv_;
   EncoderCache encoder_;
   std::vector<BlockId> hits_;
+  NodeId last_node_ = kRootNode;  // of the prefix index when the step began
   // The step's reservations.
   std::vector<std::pair<Sequence*, int32_t>> pins_;
   std::vector<BlockCopy> copies_;

@@ -51,6 +51,7 @@ void Scheduler::begin_selection() {
   entries_.clear();
   prefills_.clear();
   counters_ = {};
+  resources_.begin_step();
 }
 
 void Scheduler::select(const SelectionScope& scope) {
@@ -116,7 +117,10 @@ void Scheduler::select_decode(Sequence* sequence) {
     }
     grow(*sequence, sequence->size());
   }
-  entries_.push_back({.sequence = sequence, .num_tokens = 1, .blocks_before = blocks_before});
+  entries_.push_back({.sequence = sequence,
+                      .num_tokens = 1,
+                      .blocks_before = blocks_before,
+                      .published_before = sequence->table.published()});
   --step_.tokens_left;
 }
 
@@ -196,6 +200,8 @@ void Scheduler::select_waiting() {
   if (!running_.empty() && !waiting_.empty() && blocked_.frees == resources_.kv().pool().frees() &&
       (blocked_.id == waiting_.head()->order.id || (may_pass() && blocked_.id != 0)))
     return;
+  if (!waiting_.empty() && config_.share_within_step)
+    for (const ScheduledEntry& entry : prefills_) publish_ahead(entry);
   while (!waiting_.empty() && step_.tokens_left > 0 && !step_.tokens_closed &&
          !step_.memory_closed && static_cast<int64_t>(running_.size()) < config_.max_num_seqs) {
     Sequence* next = next_to_enter();
@@ -232,8 +238,13 @@ int64_t Scheduler::prefix_hit(Sequence* sequence) {
                              sequence->prompt_logprobs_done < sequence->prompt_len - 1;
   const int64_t limit = owes_logprobs ? sequence->prompt_logprobs_done : sequence->size() - 1;
   const auto usable = [&](int64_t matched) {
-    return usable_hit(sequence->spans(), std::min(matched, limit), sequence->size(),
-                      config_.split_media_items);
+    int64_t tokens = std::min(matched, limit);
+    while (true) {
+      tokens = usable_hit(sequence->spans(), tokens, sequence->size(), config_.split_media_items);
+      const int64_t part = tokens % config_.block_size;
+      if (part == 0 || !resources_.hit_is_ahead(tokens / config_.block_size)) return tokens;
+      tokens -= part;
+    }
   };
   int64_t hit = usable(resources_.match(*sequence, limit));
   while (!admission_fits(*sequence, hit)) {
@@ -260,6 +271,7 @@ bool Scheduler::admit(Sequence* sequence) {
   if (blocked_.id == sequence->order.id) blocked_ = {};
   sequence->state = SequenceState::kRunning;
   running_.insert(std::ranges::upper_bound(running_, sequence, runs_before), sequence);
+  const int64_t shared = shared_tokens(hit);
   resources_.adopt(*sequence, hit);
   sequence->computed = static_cast<int32_t>(hit);
   if (sequence->num_preemptions >= config_.max_preemptions) reserve_life(*sequence);
@@ -268,24 +280,41 @@ bool Scheduler::admit(Sequence* sequence) {
   grow(*sequence, end);
   if (!sequence->reserved)
     step_.promised_blocks += resources_.missing_blocks(*sequence, sequence->size());
-  push_entry(sequence, end - hit, 0, /*admitted=*/true);
+  push_entry(sequence, end - hit, 0, /*admitted=*/true, shared > 0);
+  if (config_.share_within_step)
+    publish_ahead(sequence->remaining() > 1 || shared > 0 ? prefills_.back() : entries_.back());
 
   if (config_.enable_prefix_caching) {
     counters_.prefix_tokens_queried += sequence->size();
     counters_.prefix_tokens_hit += hit;
+    counters_.prefix_tokens_shared += shared;
   }
   for (int32_t i = 0; i < sequence->spans().size(); ++i)
     counters_.items_skipped += sequence->spans().end_of(i) <= hit;
   return true;
 }
 
+// Tokens of the last match's first `hit` that lie in blocks which the step fills.
+int64_t Scheduler::shared_tokens(int64_t hit) const {
+  int64_t whole = hit / config_.block_size;
+  const int64_t last = whole;
+  while (whole > 0 && resources_.hit_is_ahead(whole - 1)) --whole;
+  return (last - whole) * config_.block_size;
+}
+
+void Scheduler::publish_ahead(const ScheduledEntry& entry) {
+  resources_.publish_ahead(*entry.sequence, entry.sequence->computed + entry.num_tokens);
+}
+
 void Scheduler::push_entry(Sequence* sequence, int64_t num_tokens, int32_t blocks_before,
-                           bool admitted) {
-  const bool prefill = sequence->remaining() > 1;
+                           bool admitted, bool shares) {
+  // What reads blocks that the step fills comes behind the sequence that fills them.
+  const bool prefill = sequence->remaining() > 1 || shares;
   (prefill ? prefills_ : entries_)
       .push_back({.sequence = sequence,
                   .num_tokens = static_cast<int32_t>(num_tokens),
                   .blocks_before = blocks_before,
+                  .published_before = sequence->table.published(),
                   .admitted = admitted,
                   .prefill = prefill});
   step_.tokens_left -= num_tokens;
@@ -325,6 +354,7 @@ void Scheduler::rollback() {
   resources_.rollback_step();
   for (auto it = entries_.rbegin(); it != entries_.rend(); ++it) {
     Sequence* sequence = it->sequence;
+    resources_.unpublish(*sequence, it->published_before);
     if (!it->admitted) {
       if (sequence->reserved) reserved_blocks_ += sequence->table.size() - it->blocks_before;
       resources_.truncate(*sequence, it->blocks_before);

@@ -26,10 +26,11 @@ namespace mmcore {
 struct ScheduledEntry {
   Sequence* sequence = nullptr;
   int32_t num_tokens = 0;
-  int32_t blocks_before = 0;    // table size before the step
-  bool admitted = false;        // came from the waiting queue in this step
-  bool prefill = false;         // more than the newest token was missing
-  int32_t num_prompt_rows = 0;  // rows that give prompt logprobs (set by StepBuilder)
+  int32_t blocks_before = 0;     // table size before the step
+  int32_t published_before = 0;  // of them, or of the adopted ones
+  bool admitted = false;         // came from the waiting queue in this step
+  bool prefill = false;          // more than the newest token was missing
+  int32_t num_prompt_rows = 0;   // rows that give prompt logprobs (set by StepBuilder)
 };
 
 /// Which sequences may be selected.
@@ -42,6 +43,7 @@ struct SelectionScope {
 struct SelectionCounters {
   int64_t prefix_tokens_queried = 0;
   int64_t prefix_tokens_hit = 0;
+  int64_t prefix_tokens_shared = 0;  // of those, in blocks that the step fills
   int64_t items_encoded = 0;
   int64_t items_skipped = 0;  // the KV or the encoder output was there
 };
@@ -119,7 +121,10 @@ class Scheduler {
   void reserve_life(Sequence& sequence);
   void drop_reservation(Sequence& sequence);
   void grow(Sequence& sequence, int64_t tokens);
-  void push_entry(Sequence* sequence, int64_t num_tokens, int32_t blocks_before, bool admitted);
+  int64_t shared_tokens(int64_t hit) const;
+  void publish_ahead(const ScheduledEntry& entry);
+  void push_entry(Sequence* sequence, int64_t num_tokens, int32_t blocks_before, bool admitted,
+                  bool shares = false);
 
   const EngineConfig config_;
   const std::shared_ptr<QueuePolicy> policy_;

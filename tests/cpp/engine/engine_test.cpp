@@ -343,8 +343,31 @@ TEST(Engine, the_same_calls_give_the_same_plans) {
   }
 }
 
+TEST(Engine, a_new_prefix_is_computed_once_by_the_step_that_meets_it_twice) {
+  for (const bool share : {true, false}) {
+    EngineConfig config = small_config();
+    config.max_num_batched_tokens = 64;
+    config.share_within_step = share;
+    Harness h(config);
+    for (int i = 0; i < 3; ++i) {
+      Request request = text_request(19, 1, 3);
+      request.media = {item(5, 6, 1)};
+      request.prompt_token_ids.back() = 100 + i;
+      h.submit(request);
+    }
+    h.step();
+    EXPECT_EQ(h.runner.last_plan.token_ids.size(), share ? 19u + 3u + 3u : 3u * 19u);
+    EXPECT_EQ(h.runner.last_plan.encode.size(), 1u);
+    h.run_to_end();
+    for (RequestId id = 1; id <= 3; ++id) h.expect_tokens(id, 3);
+    EXPECT_EQ(h.engine().metrics().prefix_tokens_shared, share ? 32u : 0u);
+  }
+}
+
 TEST(Engine, counts_what_it_does) {
-  Harness h;
+  EngineConfig config = small_config();
+  config.share_within_step = false;
+  Harness h(config);
   h.submit(text_request(20, 1, 3));
   h.submit(text_request(20, 1, 3));
   h.run_to_end();

@@ -57,6 +57,7 @@ EngineConfig Simulation::draw_config() {
   // From a pool that one sequence may outgrow to one that holds several.
   c.num_blocks = static_cast<int32_t>(1 + std::max<int64_t>(1, draw(longest / 2, longest * 4)));
   c.enable_prefix_caching = chance(80);
+  c.share_within_step = chance(80);
   c.hash_key = chance(50) ? 0 : random_();
   c.hash_bits = one_of({1, 8, 8, 64});
   c.max_num_seqs = one_of({1, 2, 3, 8, 64});

@@ -27,6 +27,7 @@ TEST_P(SimulationTest, output_in_a_crowd_is_output_alone) {
     const EngineMetrics m = simulation.metrics();
     total.preemptions += m.preemptions;
     total.prefix_tokens_hit += m.prefix_tokens_hit;
+    total.prefix_tokens_shared += m.prefix_tokens_shared;
     total.items_skipped += m.items_skipped;
     total.block_copies += m.block_copies;
     total.blocks_evicted += m.blocks_evicted;
@@ -40,6 +41,7 @@ TEST_P(SimulationTest, output_in_a_crowd_is_output_alone) {
   if (num_seeds() < 400) return;
   EXPECT_GT(total.preemptions, 20u);
   EXPECT_GT(total.prefix_tokens_hit, 1000u);
+  EXPECT_GT(total.prefix_tokens_shared, 100u);
   EXPECT_GT(total.items_skipped, 100u);
   EXPECT_GT(total.block_copies, 20u);
   EXPECT_GT(total.blocks_evicted, 1000u);

@@ -2,6 +2,7 @@
 // contents: what a cached block holds is the whole sequence up to its end.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <memory>
@@ -152,12 +153,31 @@ class Fuzz {
       ASSERT_FALSE(cache_.index().contains(user->table[i])) << "kv.write";
       model_.erase(user->table[i]);
     }
+    if (below(4) == 0 && ahead(*user, target)) return;
     user->computed = target;
     cache_.publish(user->table, user->chain, user->tokens, target);
     for (int64_t i = 0; i < user->table.published(); ++i) {
       const auto [known, fresh] = model_.emplace(user->table[i], content(*user, i));
       ASSERT_EQ(known->second, content(*user, i)) << (fresh ? "" : "a block changed its content");
     }
+  }
+
+  // Registers what a step would fill; true if the step then failed.
+  bool ahead(User& user, int64_t target) {
+    const NodeId last = cache_.index().last_node();
+    const int32_t published = user.table.published();
+    cache_.publish_ahead(user.table, user.chain, user.tokens, target);
+    for (int64_t i = 0; i < user.table.size(); ++i)
+      EXPECT_EQ(cache_.newer_than(user.table[i], last),
+                i >= published && i < user.table.published());
+    std::vector<BlockId> found;
+    cache_.match(user.chain, user.tokens, user.table.published(), found);
+    EXPECT_TRUE(std::ranges::equal(found, user.table.blocks().first(found.size())));
+    EXPECT_EQ(std::ssize(found), user.table.published());
+    if (below(2) == 0) return false;
+    cache_.unpublish(user.table, published);
+    cache_.truncate(user.table, cache_.blocks_for(user.computed));
+    return true;
   }
 
   void fork() {

@@ -328,6 +328,38 @@ TEST(Scheduler, a_prompt_that_is_cached_whole_computes_its_last_token_in_a_copy)
   EXPECT_EQ(second->table[1], copy.src) << "full again, and equal: one block serves both";
 }
 
+TEST(Scheduler, a_prompt_adopts_blocks_that_the_step_fills_but_never_a_part_of_one) {
+  EngineConfig config = world_config();
+  config.max_num_batched_tokens = 100;
+  SchedulerWorld world(config);
+  Sequence* first = world.add(8, 50);
+  Sequence* second = world.add(8, 50);  // all but its last token: its second block would be a copy
+  Sequence* third = world.add(9, 50);
+  EXPECT_EQ(world.select(), "1:8 2:4 3:1");
+  EXPECT_EQ(world.scheduler.resources().copies().size(), 0u);
+  EXPECT_EQ(world.scheduler.counters().prefix_tokens_shared, 4 + 8);
+  EXPECT_TRUE(world.scheduler.entries()[2].prefill) << "behind the one whose blocks it reads";
+  EXPECT_EQ(second->table[0], first->table[0]);
+  EXPECT_NE(second->table[1], first->table[1]);
+  EXPECT_EQ(third->table[1], first->table[1]);
+  world.commit();
+  EXPECT_EQ(second->table[1], first->table[1]) << "equal content has one block";
+  EXPECT_EQ(world.scheduler.resources().kv().pool().refs(first->table[1]), 3);
+}
+
+TEST(Scheduler, rollback_forgets_what_the_step_was_to_fill) {
+  SchedulerWorld world(world_config());
+  const std::vector<BlockId> free = world.scheduler.resources().kv().pool().free_list();
+  world.add(9, 50);
+  world.add(9, 50);
+  EXPECT_EQ(world.select(), "1:9 2:1");
+  world.scheduler.rollback();
+  EXPECT_EQ(world.scheduler.resources().kv().index().size(), 0);
+  EXPECT_EQ(world.scheduler.resources().kv().pool().num_free_hashed(), 0);
+  EXPECT_EQ(world.free_blocks(), std::ssize(free));
+  EXPECT_EQ(world.select(), "1:9 2:1") << "nothing of the failed step is a hit";
+}
+
 // invariant: sched.rollback
 TEST(Scheduler, rollback_restores_tables_queues_and_pins) {
   EngineConfig config = world_config();
