@@ -32,9 +32,6 @@ inline constexpr int kQueryPanel = kPrefillTileRows * 128;
 template <int D>
 struct Shape {
   static constexpr int kKeys = D > 128 ? 64 : 128;
-  // A warpgroup that sees no more than these of the tile of keys it begins with leaves the others
-  // out: the first half of a diagonal, the tail of an image.
-  static constexpr int kFewKeys = D < 64 || D > 128 ? kKeys : 80;
   static constexpr int kPanels = (D + kPanelColumns - 1) / kPanelColumns;
   static constexpr int kSteps = (D + 15) / 16;
   static constexpr int kStages = D > 64 ? 2 : 4;
@@ -235,15 +232,13 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t query_
     if (span.begin < span.end) {
       float s[S::kKeys / 2];
       uint32_t weights[S::kKeys / 16][4];
-      auto& few_s = reinterpret_cast<float(&)[S::kFewKeys / 2]>(s);
-      const auto issue_scores = [&](auto& scores, int stage) {
+      const auto issue_scores = [&](int stage) {
         const uint32_t keys = keys_at + static_cast<uint32_t>(stage * S::kKeyBytes);
         bulk::begin_products();
 #pragma unroll
         for (int d = 0; d < S::kSteps; ++d) {
           const uint32_t column = (d & 3) * 32;  // bytes within a panel
-          bulk::multiply_shared<T>(scores,
-                                   bulk::matrix(my_queries + (d >> 2) * kQueryPanel + column),
+          bulk::multiply_shared<T>(s, bulk::matrix(my_queries + (d >> 2) * kQueryPanel + column),
                                    bulk::matrix(keys + (d >> 2) * S::kKeyPanel + column), d > 0);
         }
         bulk::commit_products();
@@ -258,47 +253,30 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t query_
         }
         bulk::commit_products();
       };
-      const auto to_weights = [&](auto& scores, int32_t t, float(&factor)[2]) {
-        if (a.score.transform) transform_scores(scores, a.score);
+      const auto to_weights = [&](int32_t t, float(&factor)[2]) {
+        if (a.score.transform) transform_scores(s, a.score);
         const int32_t first = t * S::kKeys;
-        if (first < all_begin || first + S::kKeys > all_end) {
-          mask_scores(scores, first, begin, end);
-        }
-        return softmax.update(scores, a.score.multiplier, factor);
+        if (first < all_begin || first + S::kKeys > all_end) mask_scores(s, first, begin, end);
+        return softmax.update(s, a.score.multiplier, factor);
       };
-      const auto pack_weights = [&]<int kCount>(const float(&scores)[kCount]) {
+      const auto pack_weights = [&] {
 #pragma unroll
-        for (int i = 0; i < kCount / 2; ++i) {
-          weights[i >> 2][i & 3] = pack<T>(scores[2 * i], scores[2 * i + 1]);
+        for (int i = 0; i < S::kKeys / 4; ++i) {
+          weights[i >> 2][i & 3] = pack<T>(s[2 * i], s[2 * i + 1]);
         }
       };
 
       int32_t t = span.end - 1;
       float factor[2];
-      const int32_t last = tile.first + min(64 * group + 63, tile.rows() - 1);
-      const bool few = S::kFewKeys < S::kKeys && __shfl_sync(kFullWarp, visible(p, tile, last).end,
-                                                             0) <= t * S::kKeys + S::kFewKeys;
       bulk::wait(address(&barriers.keys_full[ring.stage]), ring.parity);
       bulk::named_sync(my_turn, 2 * kGroup);
-      const auto first_weights = [&](auto& scores) {
-        issue_scores(scores, ring.stage);
-        bulk::named_arrive(other_turn, 2 * kGroup);
-        bulk::await_products<0>();
-        bulk::hold(scores);
-        release(barriers.keys_free[ring.stage]);
-        to_weights(scores, t, factor);
-        pack_weights(scores);
-      };
-      if (few) {
-        first_weights(few_s);
-#pragma unroll
-        for (int j = S::kFewKeys / 16; j < S::kKeys / 16; ++j) {
-#pragma unroll
-          for (int i = 0; i < 4; ++i) weights[j][i] = 0;
-        }
-      } else {
-        first_weights(s);
-      }
+      issue_scores(ring.stage);
+      bulk::named_arrive(other_turn, 2 * kGroup);
+      bulk::await_products<0>();
+      bulk::hold(s);
+      release(barriers.keys_free[ring.stage]);
+      to_weights(t, factor);
+      pack_weights();
       Ring<kStages> value_ring = ring;
       if (tile.keys - t * S::kKeys < S::kKeys) {
         bulk::wait(address(&barriers.values_full[value_ring.stage]), value_ring.parity);
@@ -309,14 +287,14 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t query_
         ring.next();
         bulk::wait(address(&barriers.keys_full[ring.stage]), ring.parity);
         bulk::named_sync(my_turn, 2 * kGroup);
-        issue_scores(s, ring.stage);
+        issue_scores(ring.stage);
         bulk::wait(address(&barriers.values_full[value_ring.stage]), value_ring.parity);
         issue_values(value_ring.stage);
         bulk::named_arrive(other_turn, 2 * kGroup);
         bulk::await_products<1>();
         bulk::hold(s);
         release(barriers.keys_free[ring.stage]);
-        const bool rescale = to_weights(s, t, factor);
+        const bool rescale = to_weights(t, factor);
         // Never true. Without a branch that depends on all weights the compiler computes them after
         // the wait, when no product runs.
         if (softmax.sum[0] + softmax.sum[1] < 0.0f) __trap();
@@ -324,7 +302,7 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t query_
         bulk::hold(o);
         release(barriers.values_free[value_ring.stage]);
         if (rescale) rescale_rows(o, factor);
-        pack_weights(s);
+        pack_weights();
         value_ring = ring;
       }
       release(barriers.query_free);
@@ -376,8 +354,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     bulk::fence_async();
   }
   __syncthreads();
-  // The same for a warp, and the compiler knows.
-  const int group = __shfl_sync(kFullWarp, static_cast<int>(threadIdx.x) / kGroup, 0);
+  const int group = static_cast<int>(threadIdx.x) / kGroup;
   if (group == 0) {
     bulk::give_registers<kLoadRegisters>();
     if (threadIdx.x < 32) {
