@@ -33,11 +33,15 @@ build() {
 cpp_tests() {
   local i rc=0 shards=${SHARDS:-12} pids=()
   for ((i = 0; i < shards; ++i)); do
-    GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$i build/cuda/tests/cuda/mmcore_cuda_tests \
+    GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$i timeout -k 5 "${SHARD_SECONDS:-90}" build/cuda/tests/cuda/mmcore_cuda_tests \
       --gtest_filter="${FILTER:-*}" >"$OUT/cpp_tests.$i.log" 2>&1 &
     pids+=($!)
   done
   for i in "${pids[@]}"; do wait "$i" || rc=1; done
+  for ((i = 0; i < shards; ++i)); do # a kernel that never ends: name the test
+    grep -q '^\[==========\] .* ran\.' "$OUT/cpp_tests.$i.log" ||
+      echo "NOT FINISHED: $(grep '^\[ RUN' "$OUT/cpp_tests.$i.log" | tail -n 1)"
+  done
   cat "$OUT"/cpp_tests.*.log >"$OUT/cpp_tests.log"
   rm -f "$OUT"/cpp_tests.*.log
   grep -vE '^\[( RUN|       OK|-----|=====)|^Note: |^Running main|^$' "$OUT/cpp_tests.log" | head -n "${LINES_SHOWN:-60}"

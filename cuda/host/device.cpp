@@ -41,6 +41,7 @@ Result<const DeviceFacts*> device_facts(Device device) {
   Slot& slot = slots[static_cast<size_t>(device.index)];
   std::call_once(slot.once, [&] { read_facts(device.index, slot); });
   if (slot.error != cudaSuccess) {
+    cudaGetLastError();  // told here; the next launch shall not find it
     return Status::unsupported("cuda:" + std::to_string(device.index) +
                                " cannot be used: " + cudaGetErrorString(slot.error));
   }
