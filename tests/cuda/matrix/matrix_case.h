@@ -56,7 +56,7 @@ struct Scatter {
 };
 
 /// Each element of `want` [tokens, n] in its row of `out` within half a unit in the last place plus
-/// `slack`, everything else still NaN. The root mean square of the errors is that of rounding.
+/// `slack`, everything else still NaN. The root mean square of many errors is that of rounding.
 void expect_rows(const StridedMatrix& out, const Scatter& scatter, const std::vector<double>& want,
                  int64_t n, DType dtype, double slack);
 
