@@ -13,10 +13,8 @@
 // tiles of the next unit before it has finished one. Warps meet at the end of a unit alone.
 //
 // 8 warps with 3 stages of 8 KiB at head dim 128: up to 192 KiB under way in a multiprocessor.
-// The code is kept short (one place that asks for tiles): it is read from memory, too, and a call
-// of some microseconds runs most of it once. A tile takes a warp some 500 cycles and the memory 590
-// (3.1 TB/s over 132 multiprocessors at 1.7 GHz), so that two warps would keep up; the rest is for
-// latency.
+// A tile takes a warp some 500 cycles and the memory 590 (3.1 TB/s over 132 multiprocessors at 1.7
+// GHz), so that two warps would keep up; the rest is for latency.
 #pragma once
 
 #include "attention/decode_unit.cuh"
@@ -44,19 +42,14 @@ struct DecodeTile {
   }
 };
 
-/// How sums of kColumns * 8 rows go through shared memory: as many steps of 16 dims at a time as
-/// there is room for beside the rings.
+/// How sums of kColumns * 8 rows go through shared memory: some steps of 16 dims at a time.
 template <int kDim, int kColumns>
 struct DecodeSums {
   static constexpr int kSteps = DecodeTile<kDim>::kSteps;
-  static constexpr int kRows = 8 * kColumns;
-  static constexpr int kWarps = kDim <= 128 ? 8 : 4;  // that an H100's 227 KiB are enough for
-  static constexpr int kRoom = (227 * 1024 - 1024) / kWarps - DecodeTile<kDim>::kWarpBytes;
-  static constexpr int kFit = ((kRoom / kRows - 8) / 4 - 4) / 16;
-  static constexpr int kStepsAtOnce = kFit < kSteps ? kFit : kSteps;
+  static constexpr int kStepsAtOnce = kSteps < 4 / kColumns ? kSteps : 4 / kColumns;
   static constexpr int kStride = kStepsAtOnce * 16 + 4;  // + 4: no bank conflicts
+  static constexpr int kRows = 8 * kColumns;
   static constexpr int kWarpBytes = kRows * (kStride * 4 + 8);
-  static_assert(kFit >= 1);
 };
 
 __device__ __forceinline__ uint32_t shared_address(const void* p) {
@@ -123,51 +116,56 @@ __device__ __forceinline__ uint32_t packed(float low, float high) {
   return x;
 }
 
-/// tanh, to some 1e-7.
-__device__ __forceinline__ float capped(float x) {
-  return 1.0f - __fdividef(2.0f, 1.0f + __expf(2.0f * x));
+__device__ __forceinline__ float fast_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
 }
 
-/// What a warp will read: each `warps`-th tile of all listed units in a row, so that no warp has
-/// more than one tile more than another. Lane i knows the i-th of the next 32 tiles; the block of
-/// each is asked for 32 tiles before it is needed.
-struct TilesAhead {
+__device__ __forceinline__ float score(const DecodeParams& p, float dot) {
+  if (p.cap_factor == 0) return p.factor * dot;
+  // tanh, to some 1e-7.
+  return p.factor * (1.0f - __fdividef(2.0f, 1.0f + __expf(2.0f * p.cap_factor * dot)));
+}
+
+/// A warp's way through the tiles of the listed units: each `warps`-th tile of all of them in a
+/// row, so that no warp has more than one tile more than another.
+struct TileCursor {
   int unit;
   int tile;
-  int block;  // -1: none
 
-  __device__ __forceinline__ void find(const DecodeParams& p, const DecodeUnit* units, int count) {
+  __device__ __forceinline__ void settle(const DecodeUnit* units, int count) {
     while (unit < count && tile >= units[unit].tile_end) {
       const int past = tile - units[unit].tile_end;
       ++unit;
       if (unit < count) tile = units[unit].tile_begin + past;
     }
-    block = -1;
-    if (unit >= count || p.block_shift < 4) return;
-    const DecodeUnit& u = units[unit];
-    const int key = max(tile * ops::kCellKeys, u.key_begin);
-    const int found = __ldg(p.block_tables + u.sequence * p.table_stride + (key >> p.block_shift));
-    if (static_cast<unsigned>(found) < static_cast<unsigned>(p.num_blocks)) block = found;
-  }
-
-  /// The 32 tiles behind these.
-  __device__ __forceinline__ TilesAhead following(const DecodeParams& p, const DecodeUnit* units,
-                                                  int count, int warps, int lane) const {
-    TilesAhead next{__shfl_sync(kFullWarp, unit, 31), __shfl_sync(kFullWarp, tile, 31), -1};
-    next.tile += (lane + 1) * warps;
-    next.find(p, units, count);
-    return next;
   }
 };
 
-/// Asks for tiles of keys and values.
+/// Reads tiles of keys and values ahead.
 template <int kDim>
 struct TileReader {
   using Tile = DecodeTile<kDim>;
-  static constexpr int kPieces = Tile::kKeys * Tile::kChunks;  // of 16 bytes
 
   const DecodeParams& p;
+  const DecodeUnit* units;
+  int count;
+  uint32_t ring;  // shared memory address of the warp's stages
   int lane;
+
+  /// The block of key lane % 16 of a tile; -1 where there is none.
+  __device__ __forceinline__ int block_of(const TileCursor& at) const {
+    if (at.unit >= count) return -1;
+    const DecodeUnit& u = units[at.unit];
+    const int key = at.tile * Tile::kKeys + (lane & 15);
+    const int known = min(max(key, u.key_begin), u.keys - 1);
+    const int block =
+        __ldg(p.block_tables + u.sequence * p.table_stride + (known >> p.block_shift));
+    return static_cast<unsigned>(block) < static_cast<unsigned>(p.num_blocks) ? block : -1;
+  }
+
+  static constexpr int kPieces = Tile::kKeys * Tile::kChunks;
 
   /// Rows [from, to) of 16 that lie one behind the other.
   __device__ __forceinline__ void ask_rows(const char* k, const char* v, uint32_t k_to,
@@ -201,21 +199,18 @@ struct TileReader {
     }
   }
 
-  /// Rows of blocks with less than 16, which are looked up only here. Slower.
-  __device__ __forceinline__ void ask_scattered(const DecodeUnit& u, const char* k, const char* v,
-                                                uint32_t k_to, uint32_t v_to, int key, int from,
-                                                int to) const {
-    const int known = min(max(key + (lane & 15), u.key_begin), u.keys - 1);
-    const int block =
-        __ldg(p.block_tables + u.sequence * p.table_stride + (known >> p.block_shift));
+  /// Rows of blocks with less than 16; lane r knows row r's.
+  __device__ __forceinline__ void ask_scattered(const char* k, const char* v, uint32_t k_to,
+                                                uint32_t v_to, int key, int from, int to,
+                                                int block) const {
     const int inside = (1 << p.block_shift) - 1;
-#pragma unroll 1
+#pragma unroll 2
     for (int i = 0; i < (kPieces + 31) / 32; ++i) {
       const int piece = i * 32 + lane, row = piece / Tile::kChunks % Tile::kKeys,
                 chunk = piece % Tile::kChunks;
       const int64_t its_block = __shfl_sync(kFullWarp, block, row);
       if (piece >= kPieces) continue;
-      const bool there = row >= from && row < to && its_block >= 0 && its_block < p.num_blocks;
+      const bool there = row >= from && row < to && its_block >= 0;
       const int offset = Tile::offset(row, chunk), in_block = (key + row) & inside;
       const int64_t k_at = there ? its_block * p.k_block_stride + in_block * p.k_row_stride : 0;
       const int64_t v_at = there ? its_block * p.v_block_stride + in_block * p.v_row_stride : 0;
@@ -224,21 +219,25 @@ struct TileReader {
     }
   }
 
-  /// Rows outside of the unit's keys become zeros, for what lies there may be NaN.
-  __device__ __forceinline__ void ask(const DecodeUnit& u, int tile, int block,
-                                      uint32_t stage) const {
-    const int key = tile * Tile::kKeys, in_block = key & ((1 << p.block_shift) - 1);
-    const int from = u.key_begin - key, to = u.keys - key;
-    const char* k = p.k + u.kv_head * p.k_head_stride;
-    const char* v = p.v + u.kv_head * p.v_head_stride;
-    if (p.block_shift >= 4) {
-      const int64_t its_block = max(block, 0);
-      k += its_block * p.k_block_stride + in_block * p.k_row_stride;
-      v += its_block * p.v_block_stride + in_block * p.v_row_stride;
-      ask_rows(k, v, stage, stage + Tile::kBytes, from, block < 0 ? 0 : to);
-    } else {
-      ask_scattered(u, k, v, stage, stage + Tile::kBytes, key, from, to);
+  /// Asks for a tile; rows outside of the unit's keys become zeros, for what lies there may be NaN.
+  __device__ __forceinline__ void ask(const TileCursor& at, int block, int stage) const {
+    if (at.unit < count) {
+      const DecodeUnit& u = units[at.unit];
+      const int key = at.tile * Tile::kKeys, inside = (1 << p.block_shift) - 1;
+      const int from = u.key_begin - key, to = u.keys - key;
+      const uint32_t k_to = ring + stage * (2 * Tile::kBytes), v_to = k_to + Tile::kBytes;
+      const char* k = p.k + u.kv_head * p.k_head_stride;
+      const char* v = p.v + u.kv_head * p.v_head_stride;
+      if (p.block_shift >= 4) {
+        const int64_t its_block = max(block, 0);
+        k += its_block * p.k_block_stride + (key & inside) * p.k_row_stride;
+        v += its_block * p.v_block_stride + (key & inside) * p.v_row_stride;
+        ask_rows(k, v, k_to, v_to, from, block < 0 ? 0 : to);
+      } else {
+        ask_scattered(k, v, k_to, v_to, key, from, to, block);
+      }
     }
+    commit_async();
   }
 };
 
@@ -304,20 +303,8 @@ struct DecodeState {
 #pragma unroll
       for (int n = 0; n < kColumns; ++n) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) x[n][i] = sums[0][n][i] + sums[1][n][i];
+        for (int i = 0; i < 4; ++i) x[n][i] = score(p, sums[0][n][i] + sums[1][n][i]);
       }
-    }
-    if (p.cap_factor != 0) {
-#pragma unroll
-      for (int n = 0; n < kColumns; ++n) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) x[n][i] = capped(p.cap_factor * x[n][i]);
-      }
-    }
-#pragma unroll
-    for (int n = 0; n < kColumns; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) x[n][i] *= p.factor;
     }
     if (key < all_begin || key + Tile::kKeys > all_end) {
 #pragma unroll
@@ -481,54 +468,52 @@ __global__ void __launch_bounds__(32 * kMaxDecodeWarps, 1)
     __syncwarp();
   }
 
-  const TileReader<kDim> reader{p, lane};
   for (int first = 0;; first += kUnitsAtOnce) {
     const int count = list_units(p, worker, first, shared.units);
     if (count == 0) return;
-    TilesAhead now{0, units[0].tile_begin + warp + lane * warps, -1};
-    now.find(p, units, count);
-    TilesAhead next = now.following(p, units, count, warps, lane);
-    // Tiles by number, the warp's own: [done, asked) are on their way or there.
-    int asked = 0, done = 0, asked_stage = 0, stage = 0;
-    DecodeState<T, kDim, kColumns> state;
-    bool fresh = true;
-    int tile = units[0].tile_begin + warp;
-#pragma unroll 1
-    for (int i = 0; i < count;) {
-      const DecodeUnit& u = units[i];
-#pragma unroll 1
-      for (; asked < done + Tile::kStages; ++asked) {
-        const int from = asked & 31;
-        if (from == 0 && asked > 0) {
-          now = next;
-          next = now.following(p, units, count, warps, lane);
-        }
-        const int its_unit = __shfl_sync(kFullWarp, now.unit, from);
-        const int its_tile = __shfl_sync(kFullWarp, now.tile, from);
-        const int block = __shfl_sync(kFullWarp, now.block, from);
-        if (its_unit < count) {
-          reader.ask(units[its_unit], its_tile, block, ring + asked_stage * (2 * Tile::kBytes));
-        }
-        commit_async();
-        asked_stage = asked_stage + 1 == Tile::kStages ? 0 : asked_stage + 1;
+    const TileReader<kDim> reader{p, units, count, ring, lane};
+    TileCursor ahead{0, units[0].tile_begin + warp};
+    ahead.settle(units, count);
+    const auto advance = [&](TileCursor& cursor) {
+      cursor.tile += warps;
+      cursor.settle(units, count);
+    };
+    int blocks[Tile::kStages];
+    {
+      TileCursor cursor = ahead;
+#pragma unroll
+      for (int s = 0; s < Tile::kStages; ++s) {
+        blocks[s] = reader.block_of(cursor);
+        advance(cursor);
       }
-      if (fresh) state.start(p, u, lane);
-      fresh = tile >= u.tile_end;
-      if (!fresh) {
-        wait_async<Tile::kStages - 1>();
+    }
+#pragma unroll
+    for (int s = 0; s + 1 < Tile::kStages; ++s) {
+      reader.ask(ahead, blocks[s], s);
+      advance(ahead);
+    }
+    int block = blocks[Tile::kStages - 1];
+    int stage = 0, free_stage = Tile::kStages - 1, past = warp;
+    for (int i = 0; i < count; ++i) {
+      const DecodeUnit& u = units[i];
+      DecodeState<T, kDim, kColumns> state;
+      state.start(p, u, lane);
+      int tile = u.tile_begin + past;
+      for (; tile < u.tile_end; tile += warps) {
+        wait_async<Tile::kStages - 2>();
         __syncwarp();
+        reader.ask(ahead, block, free_stage);
+        advance(ahead);
+        block = reader.block_of(ahead);
         const uint32_t k = ring + stage * (2 * Tile::kBytes);
         state.add(p, tile, k, k + Tile::kBytes, lane);
-        __syncwarp();  // the stage may be filled again
-        ++done;
+        free_stage = stage;
         stage = stage + 1 == Tile::kStages ? 0 : stage + 1;
-        tile += warps;
-      } else {
-        state.give_sums(shared.sums + warp * DecodeSums<kDim, kColumns>::kRows, lane);
-        combine_steps<0>(p, u, state, shared, warp, warps, lane);
-        arrive<T>(p, u, shared.last);
-        if (++i < count) tile += units[i].tile_begin - u.tile_end;
       }
+      past = tile - u.tile_end;
+      state.give_sums(shared.sums + warp * DecodeSums<kDim, kColumns>::kRows, lane);
+      combine_steps<0>(p, u, state, shared, warp, warps, lane);
+      arrive<T>(p, u, shared.last);
     }
     if (count < kUnitsAtOnce) return;
   }

@@ -16,7 +16,7 @@
 namespace mmcore::cuda {
 
 /// Units that a block looks at in one go.
-inline constexpr int kUnitsAtOnce = 16;
+inline constexpr int kUnitsAtOnce = 32;
 /// Scores in base 2 begin here: lower than any, but finite.
 inline constexpr float kNoScore = -1e30f;
 
@@ -35,12 +35,6 @@ struct alignas(16) DecodeUnit {
   int32_t first_worker;
   int32_t parts;
 };
-
-__device__ __forceinline__ float fast_exp2(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
 
 /// Where row `row` of a unit is, and the keys [begin, end) that it sees.
 struct DecodeRow {
@@ -90,9 +84,6 @@ __device__ __forceinline__ int list_units(const DecodeParams& p, const ops::Deco
                             .rows = min(ops::kDecodeRows, s.queries * p.group - row_begin),
                             .first_worker = part.first_worker,
                             .parts = part.parts};
-      if (part.parts > 1) {  // needed at the end, and far away by then
-        asm volatile("prefetch.global.L2 [%0];" ::"l"(p.counters + part.first_worker));
-      }
     }
   }
   return __syncthreads_count(found);
@@ -161,10 +152,9 @@ __device__ __forceinline__ void combine_warps(const DecodeParams& p, const Decod
     for (int w = 0; w < s.warps; ++w) top = fmaxf(top, s.sums[w * s.sum_rows + r].x);
     float4 sum{};
     float weights = 0;
-#pragma unroll 4
     for (int w = 0; w < s.warps; ++w) {
       const float2 of_warp = s.sums[w * s.sum_rows + r];
-      const float factor = fast_exp2(of_warp.x - top);
+      const float factor = exp2f(of_warp.x - top);
       const auto x = *reinterpret_cast<const float4*>(s.values + (w * s.rows + r) * s.stride + dim -
                                                       s.dim_begin);
       sum.x += factor * x.x;
@@ -187,7 +177,7 @@ __device__ __forceinline__ void combine_warps(const DecodeParams& p, const Decod
 /// Reads the slots of all parts, `kAtOnce` at a time to have many loads under way.
 template <class T>
 __device__ __forceinline__ void merge_parts(const DecodeParams& p, const DecodeUnit& u) {
-  constexpr int kAtOnce = 12;
+  constexpr int kAtOnce = 8;
   const int quads = p.head_dim / 4;
   for (int i = static_cast<int>(threadIdx.x); i < u.rows * quads;
        i += static_cast<int>(blockDim.x)) {
@@ -199,22 +189,26 @@ __device__ __forceinline__ void merge_parts(const DecodeParams& p, const DecodeU
       float4 x[kAtOnce];
 #pragma unroll
       for (int k = 0; k < kAtOnce; ++k) {
-        const int part = min(first + k, u.parts - 1);  // behind the last: read and not used
-        const int64_t at =
-            int64_t{ops::partial_slot(u.first_worker + part, u.first_worker)} * p.max_rows + row;
-        of_part[k] = __ldcg(p.partial_sums + at);
-        x[k] = __ldcg(reinterpret_cast<const float4*>(p.partials + at * p.head_dim + dim));
+        of_part[k] = make_float2(kNoScore, 0.0f);
+        x[k] = float4{};
+        if (first + k < u.parts) {
+          const int64_t at =
+              int64_t{ops::partial_slot(u.first_worker + first + k, u.first_worker)} * p.max_rows +
+              row;
+          of_part[k] = __ldcg(p.partial_sums + at);
+          x[k] = __ldcg(reinterpret_cast<const float4*>(p.partials + at * p.head_dim + dim));
+        }
       }
       float higher = top;
 #pragma unroll
       for (int k = 0; k < kAtOnce; ++k) higher = fmaxf(higher, of_part[k].x);
-      const float keep = fast_exp2(top - higher);
+      const float keep = exp2f(top - higher);
       top = higher;
       sum = {sum.x * keep, sum.y * keep, sum.z * keep, sum.w * keep};
       weights *= keep;
 #pragma unroll
       for (int k = 0; k < kAtOnce; ++k) {
-        const float factor = first + k < u.parts ? fast_exp2(of_part[k].x - top) : 0.0f;
+        const float factor = exp2f(of_part[k].x - top);
         sum.x += factor * x[k].x;
         sum.y += factor * x[k].y;
         sum.z += factor * x[k].z;
@@ -230,13 +224,13 @@ __device__ __forceinline__ void merge_parts(const DecodeParams& p, const DecodeU
 template <class T>
 __device__ __forceinline__ void arrive(const DecodeParams& p, const DecodeUnit& u, int* last) {
   if (u.parts == 1) return;
+  __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
     int32_t* counter = p.counters + u.first_worker;
-    __threadfence();  // for the whole block, which the barrier has put before it
     *last = atomicAdd(counter, 1) == u.parts - 1;
-    __threadfence();
     if (*last) *counter = 0;
+    __threadfence();
   }
   __syncthreads();
   if (*last) merge_parts<T>(p, u);

@@ -87,13 +87,14 @@ T pick(Rng& rng, std::initializer_list<T> choices) {
   return choices.begin()[rng() % choices.size()];
 }
 
-/// Sequences that go to decode; at most `longest` keys.
+/// Sequences that go to decode, with some 40,000 elements of keys at most: the reference takes
+/// milliseconds.
 AttentionCase random_case(Rng& rng, int64_t longest) {
   AttentionCase c;
   c.dtype = pick(rng, {DType::kBFloat16, DType::kBFloat16, DType::kFloat16, DType::kFloat32});
   c.kv_dtype = rng() % 8 ? c.dtype : pick(rng, {DType::kBFloat16, DType::kFloat32});
   c.head_dim = pick<int64_t>(rng, {32, 64, 64, 72, 80, 96, 128, 128, 256});
-  c.kv_heads = pick<int64_t>(rng, {1, 2, 3, 5});
+  c.kv_heads = pick<int64_t>(rng, {1, 1, 2, 3});
   c.group = pick<int64_t>(rng, {1, 1, 2, 3, 4, 5, 7, 8, 9, 12, 16, 17, 32, 40});
   c.block_size = pick<int64_t>(rng, {1, 2, 4, 8, 16, 16, 16, 32, 64, 128});
   c.gap = pick<int64_t>(rng, {0, 0, 8, 24, 3});  // 3: too crooked for wide loads
@@ -103,11 +104,11 @@ AttentionCase random_case(Rng& rng, int64_t longest) {
   c.causal = rng() % 4 != 0;
   const int64_t most = std::max<int64_t>(1, ops::kDecodeRows / c.group);
   const int64_t sequences = pick<int64_t>(rng, {1, 2, 3, 6});
+  longest = std::min(longest, 40000 / (sequences * c.kv_heads * c.head_dim));
   for (int64_t n = 0; n < sequences; ++n) {
     const int64_t queries = std::min(most, pick<int64_t>(rng, {0, 1, 1, 1, 1, 2, 3, 5, 16}));
     const int64_t border = pick<int64_t>(rng, {c.block_size, 16, 64, 128});
     const int64_t past = std::min(longest, pick<int64_t>(rng, {0, border - 1, border, border + 1,
-                                                               static_cast<int64_t>(rng() % 300),
                                                                static_cast<int64_t>(rng() % 900)}));
     c.query_lens.push_back(queries);
     c.key_lens.push_back(queries == 0 && rng() % 2 ? 0 : queries + past);
@@ -121,11 +122,12 @@ void check_case(const AttentionCase& c, Rng& rng, int64_t max_query_len = 0) {
   const PagedCache cache(c, data, rng);
   const GpuBatch batch(c, data, cache, max_query_len);
   const std::vector<uint8_t> plan = batch.plan.bytes();
+  const std::vector<double> expected = attention_oracle(c, data);
   for (int run = 0; run < 2; ++run) {
     const Status status = ops::paged_attention(batch.args);
     ASSERT_TRUE(status.ok()) << status.message();
     batch.out.fetch(data.out);
-    ops::testing::expect_close(data.out, attention_oracle(c, data));
+    ops::testing::expect_close(data.out, expected);
     EXPECT_TRUE(data.out.untouched_outside());
   }
   EXPECT_EQ(batch.plan.bytes(), plan);
@@ -141,13 +143,14 @@ void check_random(uint64_t seeds, uint64_t first, int64_t longest) {
   }
 }
 
-TEST_F(Decode, MatchesDoublePrecisionOnRandomBatches) { check_random(300, 0, 900); }
+TEST_F(Decode, MatchesDoublePrecisionOnRandomBatches) { check_random(150, 0, 900); }
+TEST_F(Decode, MatchesDoublePrecisionOnMoreRandomBatches) { check_random(150, 5000, 900); }
 
 TEST_F(Decode, ReducedRandomBatches) { check_random(12, 1000, 40); }
 
 /// Prefills and decodes of one batch, in one call.
 TEST_F(Decode, MixesWithPrefills) {
-  for (uint64_t seed = 0; seed < 40; ++seed) {
+  for (uint64_t seed = 0; seed < 20; ++seed) {
     Rng rng(seed);
     AttentionCase c = AttentionCase::random(rng, false);
     c.kv_dtype = c.dtype;
@@ -167,7 +170,7 @@ TEST_F(Decode, DividesALongSequenceAmongAll) {
     c.group = group;
     c.kv_heads = 1;
     c.query_lens = {1, 1, 1, 1, 1};
-    c.key_lens = {300, 12, 9000, 64, 1};
+    c.key_lens = {300, 12, 5000, 64, 1};
     SCOPED_TRACE(c.describe());
     check_case(c, rng, 1);
   }
@@ -178,10 +181,10 @@ TEST_F(Decode, WorksThroughManyShortSequences) {
   Rng rng(5);
   AttentionCase c;
   c.dtype = c.kv_dtype = DType::kBFloat16;
-  c.head_dim = 64;
+  c.head_dim = 32;
   c.kv_heads = 6;
-  c.query_lens.assign(1000, 1);
-  for (int n = 0; n < 1000; ++n) c.key_lens.push_back(1 + static_cast<int64_t>(rng() % 40));
+  c.query_lens.assign(800, 1);
+  for (int n = 0; n < 800; ++n) c.key_lens.push_back(1 + static_cast<int64_t>(rng() % 20));
   check_case(c, rng, 1);
 }
 
@@ -198,7 +201,7 @@ TEST_F(Decode, GivesTheSameBitsEachTime) {
   const PagedCache cache(c, data, rng);
   const GpuBatch batch(c, data, cache);
   std::vector<std::byte> first;
-  for (int run = 0; run < 50; ++run) {
+  for (int run = 0; run < 20; ++run) {
     ASSERT_TRUE(ops::paged_attention(batch.args).ok());
     batch.out.fetch(data.out);
     if (run == 0) first = data.out.bytes();

@@ -31,8 +31,8 @@ inline constexpr int kDecodeRows = 16;
 inline constexpr int kCellKeys = 16;
 /// What a unit costs besides its keys, in cells.
 inline constexpr int kUnitOverhead = 1;
-/// Cells that are worth a worker of their own: one for each of its warps.
-inline constexpr int kMinChunk = 8;
+/// Cells that are worth a worker of their own.
+inline constexpr int kMinChunk = 4;
 
 static_assert(kMinChunk > kUnitOverhead, "a worker's first unit must have cells in it");
 
