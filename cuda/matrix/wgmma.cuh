@@ -235,6 +235,14 @@ __device__ __forceinline__ void store_tile(float (&acc)[C::kAtoms][C::kTokens / 
   }
 }
 
+/// Two warpgroups take turns: one waits until the other passes the turn to it.
+__device__ __forceinline__ void turn_wait(int warpgroup) {
+  asm volatile("bar.sync %0, 256;" ::"r"(warpgroup + 1) : "memory");
+}
+__device__ __forceinline__ void turn_pass(int to_warpgroup) {
+  asm volatile("bar.arrive %0, 256;" ::"r"(to_warpgroup + 1) : "memory");
+}
+
 /// Multiplies and stores; a warpgroup (0 or 1).
 template <class C>
 __device__ __forceinline__ void consume(const Stages<C>& stages, const WgmmaParams& p, int rank,
@@ -255,7 +263,10 @@ __device__ __forceinline__ void consume(const Stages<C>& stages, const WgmmaPara
     ring.skip(steps);
   }
   float acc[C::kAtoms][C::kTokens / 2];
-  for (; tile < tiles; tile += stride) {
+  for (bool first = warpgroup == 0; tile < tiles; tile += stride, first = false) {
+    // In turns: stages are waited for only after the other warpgroup has waited for all of its own.
+    // A parity tells a stage's filling from the one before, not from the one before that.
+    if (kTurns && !first) turn_wait(warpgroup);
     int previous = 0;
     for (int i = 0; i < steps; ++i) {
       barrier_wait(stages.full(ring.stage), ring.parity);
@@ -280,6 +291,7 @@ __device__ __forceinline__ void consume(const Stages<C>& stages, const WgmmaPara
       previous = ring.stage;
       ring.next();
     }
+    if (kTurns && tile + clusters < tiles) turn_pass(1 - warpgroup);
     cute::warpgroup_wait<0>();
 #pragma unroll
     for (int a = 0; a < C::kAtoms; ++a) keep_in_place(acc[a]);

@@ -115,6 +115,18 @@ TEST_F(LinearTest, TensorCoreKernel) {
         [](const MatrixCase& one) { return run_tensor_core("linear", one.problem(), nullptr); });
 }
 
+TEST_F(LinearTest, GemvKernel) {
+  const auto make = [](Rng& rng) {
+    const DType dtype = random_type(rng);
+    return MatrixCase(rng, dtype,
+                      {.tokens = dtype == DType::kFloat32 ? between(rng, 1, 8) : 1,
+                       .n = between(rng, 1, 90),
+                       .k = 8 * between(rng, 1, 500),
+                       .align = 8});
+  };
+  check(40, make, [](const MatrixCase& one) { return run_gemv("linear", one.problem(), nullptr); });
+}
+
 TEST_F(LinearTest, SkinnyKernelWithOneToken) {
   const auto make = [](Rng& rng) {
     return MatrixCase(
@@ -144,15 +156,34 @@ TEST_F(LinearTest, EveryWgmmaTile) {
     SCOPED_TRACE(tile.name);
     const auto make = [](Rng& rng) {
       return MatrixCase(rng, random_half(rng),
-                        {.tokens = between(rng, 1, 900),
-                         .n = 8 * between(rng, 1, 100),
+                        {.tokens = between(rng, 1, 600),
+                         .n = 8 * between(rng, 1, 60),
                          .k = rng() % 2 == 0 ? between(rng, 1, 80) : between(rng, 1, 900),
                          .align = 8});
     };
     int blocks = 0;
-    check(30, make, [&](const MatrixCase& one) {
+    check(12, make, [&](const MatrixCase& one) {
       blocks = blocks % 4 + 1;
       return tile.run("linear", one.problem(), blocks * tile.shape.cluster_f * tile.shape.cluster_t,
+                      nullptr);
+    });
+    if (HasFailure()) return;
+  }
+}
+
+/// A tile's steps along k are more than twice the stages: warpgroups that take turns may not run
+/// ahead of each other.
+TEST_F(LinearTest, WgmmaTilesOverALongSum) {
+  skip_unless_hopper();
+  if (IsSkipped()) return;
+  for (const Tile& tile : kTiles) {
+    SCOPED_TRACE(tile.name);
+    const auto make = [](Rng& rng) {
+      return MatrixCase(rng, DType::kBFloat16,
+                        {.tokens = 600, .n = 264, .k = 64 * between(rng, 8, 40), .align = 8});
+    };
+    check(2, make, [&](const MatrixCase& one) {
+      return tile.run("linear", one.problem(), tile.shape.cluster_f * tile.shape.cluster_t,
                       nullptr);
     });
     if (HasFailure()) return;
@@ -207,9 +238,11 @@ TEST_F(LinearTest, MoreThanTwoBillionElements) {
                               .act = ops::Activation::kNone};
   const auto facts = device_facts({DeviceType::kCuda, 0});
   ASSERT_TRUE(facts.ok());
-  for (const bool chosen : {true, false}) {
-    const Status status = chosen ? run_matrix("linear", problem, *facts.value(), nullptr)
-                                 : run_tensor_core("linear", problem, nullptr);
+  const bool hopper = fits_wgmma(problem, *facts.value());
+  for (const bool wgmma : {false, true}) {
+    if (wgmma && !hopper) break;
+    const Status status = wgmma ? run_wgmma("linear", problem, *facts.value(), nullptr)
+                                : run_tensor_core("linear", problem, nullptr);
     ASSERT_TRUE(status.ok()) << status.message();
     const StridedMatrix out(DType::kBFloat16, kLast, kN, kN);
     for (int64_t i = 0; i < kLast; ++i) {
