@@ -30,11 +30,13 @@ bool choose_fast() {
 Status run_matrix(const char* op, const MatrixProblem& p, const DeviceFacts& facts,
                   cudaStream_t stream) {
   if (p.tokens <= 0 || p.n <= 0) return {};
-  constexpr int64_t kMost = (int64_t{1} << 31) - 512;
-  if (p.tokens > kMost || p.n > kMost || p.k > kMost) {
+  // Kernels count elements of a row, and their tiles (of 64 x 64 or more), in 32 bits.
+  constexpr int64_t kMost = int64_t{1} << 30, kMostTiles = int64_t{1} << 31;
+  if (p.tokens > kMost || p.n > kMost || p.k > kMost ||
+      (p.tokens / 64 + 1) * (p.n / 64 + 1) >= kMostTiles) {
     return Status::unsupported(std::string(op) + ": a product of [" + std::to_string(p.tokens) +
                                ", " + std::to_string(p.k) + "] and [" + std::to_string(p.n) + ", " +
-                               std::to_string(p.k) + "]; expected sizes below 2^31 - 512");
+                               std::to_string(p.k) + "]; expected sizes up to 2^30");
   }
   const auto size = static_cast<int64_t>(size_of(p.dtype));
   const bool wide = p.k > 0 && p.k * size % 16 == 0 && rows_aligned16(p.x, p.x_stride, size) &&

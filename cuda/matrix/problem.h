@@ -35,7 +35,7 @@ struct MatrixProblem {
 Status run_matrix(const char* op, const MatrixProblem& p, const DeviceFacts& facts,
                   cudaStream_t stream);
 
-// ---- kernels; each says what it needs beyond 1 <= tokens, n and sizes below 2^31
+// ---- kernels; each says what it needs beyond 1 <= tokens, n and sizes up to 2^30
 
 /// float32, any alignment, any k: multiply-adds in the order of k.
 Status run_simt(const char* op, const MatrixProblem& p, cudaStream_t stream);
