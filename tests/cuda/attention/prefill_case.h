@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <iterator>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -232,10 +233,13 @@ class AttentionBatch {
     std::vector<double> weights;
     double top = -HUGE_VAL, total = 0;
     for (int32_t j = begin; j < end; ++j) {
-      double score = 0;
-      for (int d = 0; d < s.dim; ++d) {
-        score += double{q_[at(row * s.dim + d)]} * double{k_[key_row(j) + at(d)]};
+      double parts[8] = {};  // head dims are multiples of 8; several sums are several times as fast
+      for (int d = 0; d < s.dim; d += 8) {
+        for (int e = 0; e < 8; ++e) {
+          parts[e] += double{q_[at(row * s.dim + d + e)]} * double{k_[key_row(j) + at(d + e)]};
+        }
       }
+      double score = std::accumulate(std::begin(parts), std::end(parts), 0.0);
       score *= s.scale;
       if (s.soft_cap > 0) score = s.soft_cap * std::tanh(score / s.soft_cap);
       weights.push_back(score);

@@ -56,9 +56,9 @@ class VarlenTest : public GpuTest {
     if (pick(0, 7) == 0) s.scale = static_cast<float>(pick(-10, 10)) / 10.0f;
     s.padding = pick(0, 3) == 0 ? pick(1, 9) : pick(0, 1) * 16;
     const bool itself = pick(0, 2) > 0;
-    for (int n = pick(1, 5); n > 0; --n) {
-      s.queries.push_back(pick(0, 5) == 0 ? pick(0, 2) : pick(1, 260));
-      s.keys.push_back(itself ? s.queries.back() : pick(0, 4) == 0 ? pick(0, 3) : pick(1, 300));
+    for (int n = pick(1, 4); n > 0; --n) {
+      s.queries.push_back(pick(0, 5) == 0 ? pick(0, 2) : pick(1, 200));
+      s.keys.push_back(itself ? s.queries.back() : pick(0, 4) == 0 ? pick(0, 3) : pick(1, 280));
     }
     return s;
   }
@@ -73,9 +73,9 @@ class VarlenTest : public GpuTest {
   }
 };
 
-TEST_F(VarlenTest, RandomShapesBFloat16) { check_random(DType::kBFloat16, 100, 140); }
+TEST_F(VarlenTest, RandomShapesBFloat16) { check_random(DType::kBFloat16, 100, 110); }
 TEST_F(VarlenTest, RandomShapesFloat16) { check_random(DType::kFloat16, 300, 70); }
-TEST_F(VarlenTest, RandomShapesFloat32) { check_random(DType::kFloat32, 400, 40); }
+TEST_F(VarlenTest, RandomShapesFloat32) { check_random(DType::kFloat32, 400, 30); }
 
 TEST_F(VarlenTest, Encoders) {
   for (const int dim : {64, 72, 80, 128}) {
@@ -83,9 +83,9 @@ TEST_F(VarlenTest, Encoders) {
     s.block_size = 0;
     s.causal = false;
     s.dim = dim;
-    s.heads = s.kv_heads = 3;
+    s.heads = s.kv_heads = 2;
     s.scale = 1.0f / std::sqrt(static_cast<float>(dim));
-    s.queries = s.keys = {577, 577, 144};
+    s.queries = s.keys = {577, 144};
     check(s, 1);
   }
 }
