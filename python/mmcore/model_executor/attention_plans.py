@@ -29,8 +29,10 @@ class AttentionPlanner:
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         layers = (module for module in model.modules() if isinstance(module, Attention))
         self._kinds: list[AttentionKind] = list(dict.fromkeys(layer.kind for layer in layers))
-        properties = torch.cuda.get_device_properties(device)
-        self._multiprocessors: int = properties.multi_processor_count
+        self._multiprocessors = 1
+        if device.type == "cuda":
+            properties = torch.cuda.get_device_properties(device)
+            self._multiprocessors = properties.multi_processor_count
         # Layers run one after the other and share the memory; it depends on no lengths.
         sizes = [shape.workspace_bytes for shape in self._shapes(1, 1, 0)]
         self._workspace = torch.empty(max([0, *sizes]), dtype=torch.uint8, device=device)

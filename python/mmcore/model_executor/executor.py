@@ -87,14 +87,14 @@ def build_executor(
     encoder_budget: int = 0,
     encoder_cache_rows: int = 0,
     mm_input_cache_bytes: int = 0,
-    enforce_eager: bool = False,
+    enforce_eager: bool = True,
 ) -> Executor:
     """Load the model, check it on dummy data, plan the memory and allocate the KV cache.
 
     Parameters
     ----------
     enforce_eager
-        Capture no CUDA graphs.
+        Whether to do without CUDA graphs.
 
     Raises
     ------

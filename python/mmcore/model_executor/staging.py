@@ -62,7 +62,7 @@ class StagedInputs:
         self.device = device
         self._planner = planner
         self._target = _Buffer(torch.empty(largest.num_bytes, dtype=torch.uint8, device=device))
-        self._buffers = [_PinnedBuffer(largest.num_bytes) for _ in range(_BUFFERS)]
+        self._buffers = [_HostBuffer(largest.num_bytes, device) for _ in range(_BUFFERS)]
         self._turn = 0
 
     def read(self, plan: _C.StepPlan) -> StepInputs:
@@ -159,7 +159,7 @@ class StagedInputs:
 
     def _fill(
         self,
-        buffer: _PinnedBuffer,
+        buffer: _HostBuffer,
         places: _Places,
         plan: _C.StepPlan,
         shape: tuple[int, int, int],
@@ -178,7 +178,7 @@ class StagedInputs:
         self._planner.write(list(map(buffer.tensor, places.plans)), starts, lengths, shape)
 
     @staticmethod
-    def _pad(buffer: _PinnedBuffer, places: _Places, sequences: int, samples: int) -> None:
+    def _pad(buffer: _HostBuffer, places: _Places, sequences: int, samples: int) -> None:
         buffer.array(places.token_ids)[sequences:] = 0
         buffer.array(places.positions)[sequences:] = 0
         buffer.array(places.slots)[sequences:] = -1
@@ -186,7 +186,7 @@ class StagedInputs:
         buffer.array(places.starts)[sequences + 1 :] = sequences
         buffer.array(places.lengths)[sequences:] = 0
 
-    def _next_buffer(self) -> _PinnedBuffer:
+    def _next_buffer(self) -> _HostBuffer:
         buffer = self._buffers[self._turn]
         self._turn = (self._turn + 1) % len(self._buffers)
         buffer.wait()
@@ -254,21 +254,24 @@ class _Buffer:
         return self._typed[region.dtype][region.start : region.end]
 
 
-class _PinnedBuffer(_Buffer):
-    """Memory that a copy engine reads by itself; not to be written while it does."""
+class _HostBuffer(_Buffer):
+    """Memory that a GPU's copy engine reads by itself; not to be written while it does."""
 
-    def __init__(self, num_bytes: int) -> None:
-        super().__init__(torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True))
+    def __init__(self, num_bytes: int, device: torch.device) -> None:
+        on_gpu = device.type == "cuda"
+        super().__init__(torch.empty(num_bytes, dtype=torch.uint8, pin_memory=on_gpu))
         self._arrays = {t: view.numpy() for t, view in self._typed.items()}
-        self._sent = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._sent: Any = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
 
     def array(self, region: _Region) -> Array:
         view: Array = self._arrays[region.dtype][region.start : region.end]
         return view
 
     def wait(self) -> None:
-        self._sent.synchronize()
+        if self._sent is not None:
+            self._sent.synchronize()
 
     def send(self, target: _Buffer, num_bytes: int) -> None:
         target.storage[:num_bytes].copy_(self.storage[:num_bytes], non_blocking=True)
-        self._sent.record()
+        if self._sent is not None:
+            self._sent.record()

@@ -29,7 +29,10 @@ TOLERANCE = 1e-4
 GREEDY = SamplingParams(temperature=0.0, max_tokens=32, ignore_eos=True, logprobs=20)
 
 
-@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=GPU)])
+@pytest.fixture(
+    scope="module",
+    params=["cpu", pytest.param("cuda", marks=GPU), pytest.param("cuda graphs", marks=GPU)],
+)
 def device(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -47,6 +50,8 @@ def make_llm(reference: Reference, device: str, **options: Any) -> LLM:
     if reference.multimodal:
         options["limit_mm_per_prompt"] = {"image": 2}
     options.setdefault("num_gpu_blocks_override", 400)
+    device, _, graphs = device.partition(" ")
+    options["enforce_eager"] = not graphs
     return LLM(model=str(reference.checkpoint), dtype="float32", device=device, **options)
 
 

@@ -122,7 +122,7 @@ def test_an_image_beyond_the_step_of_a_seed_level_model(checkpoint: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"max_num_batched_tokens": 18}, {"enforce_eager": True}], ids=repr
+    "options", [{}, {"max_num_batched_tokens": 18}, {"enforce_eager": False}], ids=repr
 )
 @on_gpu
 def test_on_a_gpu(

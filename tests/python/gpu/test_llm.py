@@ -166,7 +166,7 @@ def test_two_hundred_requests_with_aborts_leave_nothing(llava_folder: Path) -> N
     draw = random.Random(seed)
     llm = make_llm(
         llava_folder, device="cuda", limit_mm_per_prompt={"image": 2}, max_num_seqs=40,
-        num_gpu_blocks_override=120, max_num_batched_tokens=96,
+        num_gpu_blocks_override=120, max_num_batched_tokens=96, enforce_eager=False,
     )  # fmt: skip
     engine = llm.llm_engine
     names = [str(i) for i in range(200)]
@@ -225,7 +225,7 @@ def test_an_engine_that_is_gone_gives_its_memory_back(llama_folder: Path) -> Non
         return torch.cuda.memory_allocated()
 
     before = used()
-    llm = make_llm(llama_folder, device="cuda")
+    llm = make_llm(llama_folder, device="cuda", enforce_eager=False)
     llm.generate(["hello"] * 5, GREEDY, use_tqdm=False)
     assert used() > before
     del llm
@@ -259,6 +259,6 @@ def test_a_model_that_cannot_be_captured_runs_without_graphs(
 
     expected = tokens(make_llm(llama_folder).generate(["hello"], GREEDY, use_tqdm=False))
     monkeypatch.setattr(LlamaModel, "forward", counting)
-    llm = make_llm(llama_folder)
+    llm = make_llm(llama_folder, enforce_eager=False)
     assert "cannot be captured" in caplog.text
     assert tokens(llm.generate(["hello"], GREEDY, use_tqdm=False)) == expected
