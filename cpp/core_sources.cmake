@@ -14,6 +14,7 @@ set(MMCORE_CORE_SOURCES
   src/sched/chunking.cpp
   src/sched/config_check.cpp
   src/sched/policies.cpp
+  src/sched/prefix.cpp
   src/sched/reservation.cpp
   src/sched/resources.cpp
   src/sched/sampling_check.cpp
@@ -22,5 +23,6 @@ set(MMCORE_CORE_SOURCES
   src/sched/step_builder.cpp
   src/engine/engine.cpp
   src/engine/engine_impl.cpp
+  src/engine/engine_requests.cpp
   src/engine/engine_violations.cpp
 )

@@ -25,6 +25,7 @@ set(MMCORE_CORE_TESTS
   engine/deadline_test.cpp
   engine/engine_test.cpp
   engine/failure_test.cpp
+  engine/fork_test.cpp
   engine/output_queue_test.cpp
   engine/recovery_test.cpp
   engine/stop_condition_test.cpp

@@ -62,6 +62,7 @@ struct EngineConfig {
   int32_t max_logprobs = 20;
   int32_t max_logit_bias = 300;
   int32_t max_stop_token_ids = 256;
+  int32_t max_sequences = 128;  // of one request
 };
 
 }  // namespace mmcore

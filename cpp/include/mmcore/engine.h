@@ -43,6 +43,7 @@ struct EngineMetrics {
   uint64_t tokens_generated = 0;
   uint64_t prefix_tokens_queried = 0;
   uint64_t prefix_tokens_hit = 0;
+  uint64_t tokens_forked = 0;  // taken over from another sequence of the request
   uint64_t prefix_tokens_shared = 0;  // of those hit, in blocks filled by the same step
   uint64_t blocks_evicted = 0;        // cached blocks taken for new use
   uint64_t block_copies = 0;
@@ -71,13 +72,13 @@ class MMCORE_API Engine {
   /// fit.
   Result<RequestId> submit(Request request);
 
-  /// Frees all that the request holds and emits a final output with kAborted. kNotFound if it is
-  /// unknown or finished.
+  /// Frees all that the request holds and emits a final output with kAborted for each of its
+  /// sequences that has not ended. kNotFound if it is unknown or finished.
   Status abort(RequestId id);
 
-  /// Ends a request from outside with kStop (a stop string was seen in its text). Like abort
-  /// otherwise. After either, blocks that the request had filled stay in the prefix cache.
-  Status finish(RequestId id);
+  /// Ends one sequence of a request from outside with kStop (a stop string was seen in its text).
+  /// The others go on. After this as after abort, blocks that were filled stay in the prefix cache.
+  Status finish(RequestId id, int32_t sequence = 0);
 
   /// Plans and runs one step. An error Status means that the engine itself is broken (InternalError
   /// inside): every request has ended with kError, and nothing is accepted any more. Failures of

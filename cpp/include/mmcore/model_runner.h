@@ -20,6 +20,7 @@ namespace mmcore {
 /// One sequence's share of a step. Rows are rows of the flat arrays of StepPlan.
 struct ScheduledSequence {
   RequestId request = 0;
+  int32_t sequence = 0;      // of the request: 0 unless it asked for several
   int32_t first_row = 0;     // rows [first_row, first_row + num_tokens)
   int32_t num_tokens = 0;    // >= 1
   int32_t num_computed = 0;  // tokens of the sequence whose KV is already in the cache

@@ -20,6 +20,10 @@ struct Request {
   std::string
       cache_salt;  // requests with different salts never share a cached block or encoder output
   uint64_t lora_id = 0;  // 0 = none
+  // Sequences to generate from the prompt, which is computed once. Sequence i gives what a request
+  // for one sequence with the seed sequence_seed(sampling.seed, i) gives; only the first one gives
+  // prompt logprobs.
+  int32_t num_sequences = 1;
   // Microseconds from submission after which the request ends with kError and
   // StatusCode::kTimeout; 0 = never. Looked at before each step.
   int64_t timeout_us = 0;        // until its last token
@@ -34,9 +38,11 @@ enum class FinishReason : int32_t {
   kError = 4,  // RequestOutput::error says why
 };
 
-/// What changed for one request in one step (or by an abort). Handed out once, in order.
+/// What changed for one sequence of a request in one step (or by an abort). Handed out once, in
+/// order. Each sequence has one last output.
 struct RequestOutput {
   RequestId id = 0;
+  int32_t sequence = 0;  // of Request::num_sequences
   std::vector<SampledToken> new_tokens;
   std::vector<std::vector<TokenLogprob>>
       new_prompt_logprobs;  // one entry a prompt position from 1 on

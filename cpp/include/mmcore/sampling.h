@@ -33,6 +33,11 @@ struct SamplingParams {
   std::vector<TokenId> allowed_token_ids;             // empty = all
 };
 
+/// The seed of sequence `index` of a request for several; that of the first is the request's own.
+constexpr uint64_t sequence_seed(uint64_t seed, int32_t index) {
+  return seed + static_cast<uint64_t>(index) * 0x9E3779B97F4A7C15u;  // 2^64 / golden ratio
+}
+
 /// One row of logits to sample. Spans point into the engine's state and live until the step
 /// commits. Used by ops::sample on every device; a caller without an engine fills it by hand.
 struct SampleRow {

@@ -28,9 +28,9 @@ Result<std::unique_ptr<Engine>> Engine::create(const EngineConfig& config, Model
 
 Result<RequestId> Engine::submit(Request request) { return impl_->submit(std::move(request)); }
 
-Status Engine::abort(RequestId id) { return impl_->end_from_outside(id, FinishReason::kAborted); }
+Status Engine::abort(RequestId id) { return impl_->abort(id); }
 
-Status Engine::finish(RequestId id) { return impl_->end_from_outside(id, FinishReason::kStop); }
+Status Engine::finish(RequestId id, int32_t sequence) { return impl_->finish(id, sequence); }
 
 Result<StepOutcome> Engine::step() { return impl_->step(); }
 

@@ -1,8 +1,9 @@
 #include "engine/engine_impl.h"
 
 #include <algorithm>
-#include <chrono>
 #include <exception>
+#include <map>
+#include <set>
 #include <utility>
 
 #include "base/check.h"
@@ -11,15 +12,6 @@
 #include "sched/prefetch.h"
 
 namespace mmcore {
-namespace {
-
-Status not_from_runner(const char* call) {
-  return Status::invalid_argument(std::string(call) +
-                                  " was called from inside ModelRunner; call it between steps.");
-}
-
-}  // namespace
-
 Engine::Impl::Impl(const EngineConfig& config, ModelRunner* runner)
     : config_(config),
       runner_(runner),
@@ -27,122 +19,14 @@ Engine::Impl::Impl(const EngineConfig& config, ModelRunner* runner)
       scheduler_(config),
       builder_(config.block_size) {}
 
+Status Engine::Impl::not_from_runner(const char* call) {
+  return Status::invalid_argument(std::string(call) +
+                                  " was called from inside ModelRunner; call it between steps.");
+}
+
 Sequence* Engine::Impl::find(RequestId id) const {
   const auto it = sequences_.find(id);
   return it == sequences_.end() ? nullptr : it->second.get();
-}
-
-// ---- Requests ----------------------------------------------------------------------------------
-
-Result<RequestId> Engine::Impl::submit(Request&& request) {
-  if (in_step_) return not_from_runner("submit");
-  Status status = broken_.ok() ? check_request(request, config_)
-                               : Status(StatusCode::kShutdown, broken_.message());
-  if (status.ok()) status = check_queue(request);
-  if (!status.ok()) {
-    ++counters_.requests_rejected;
-    return status;
-  }
-  const RequestId id = ++last_id_;
-  const int64_t rank = scheduler_.policy().rank(request);
-  if (request.timeout_us > 0 || request.queue_timeout_us > 0)
-    deadlines_.add(id, now_us(), request.timeout_us, request.queue_timeout_us);
-  auto sequence = std::make_unique<Sequence>(id, std::move(request), config_.block_size,
-                                             config_.logits_size, config_.eos_token_ids);
-  sequence->order.rank = rank;
-  scheduler_.add(sequence.get());
-  sequences_.emplace(id, std::move(sequence));
-  ++counters_.requests_submitted;
-  return id;
-}
-
-Status Engine::Impl::check_queue(const Request& request) const {
-  const WaitingQueue& waiting = scheduler_.waiting();
-  if (config_.max_queued_requests > 0 && waiting.size() >= config_.max_queued_requests)
-    return {StatusCode::kOverloaded,
-            "The queue is full: " + std::to_string(config_.max_queued_requests) +
-                " requests wait (max_queued_requests). Try again later."};
-  const int64_t tokens = waiting.tokens() + std::ssize(request.prompt_token_ids);
-  if (config_.max_queued_tokens > 0 && !waiting.empty() && tokens > config_.max_queued_tokens)
-    return {StatusCode::kOverloaded,
-            "The queue is full: with this request " + std::to_string(tokens) +
-                " tokens would wait, and max_queued_tokens is " +
-                std::to_string(config_.max_queued_tokens) + ". Try again later."};
-  return {};
-}
-
-int64_t Engine::Impl::now_us() const {
-  if (config_.clock_us) return config_.clock_us();
-  const auto now = std::chrono::steady_clock::now().time_since_epoch();
-  return std::chrono::duration_cast<std::chrono::microseconds>(now).count();
-}
-
-// Ends the requests whose time is over.
-void Engine::Impl::end_overdue() {
-  if (deadlines_.empty()) return;
-  const int64_t now = now_us();
-  while (const auto due = deadlines_.take_due(now)) {
-    Sequence* sequence = find(due->request);
-    if (due->queued_only && sequence->first_run_done) continue;
-    ++counters_.requests_timed_out;
-    fail(sequence,
-         Status(StatusCode::kTimeout,
-                "The request had not " + std::string(due->queued_only ? "begun" : "ended") +
-                    " after " + std::to_string(due->timeout_us) + " microseconds (" +
-                    (due->queued_only ? "queue_timeout_us" : "timeout_us") + ")."));
-  }
-}
-
-Status Engine::Impl::end_from_outside(RequestId id, FinishReason reason) {
-  if (in_step_) return not_from_runner(reason == FinishReason::kAborted ? "abort" : "finish");
-  Sequence* sequence = find(id);
-  if (sequence == nullptr)
-    return {StatusCode::kNotFound, "No unfinished request has id " + std::to_string(id) + "."};
-  push_output(*sequence).finish_reason = reason;
-  ++(reason == FinishReason::kAborted ? counters_.requests_aborted : counters_.requests_finished);
-  scheduler_.remove(sequence);
-  drop(id);
-  return {};
-}
-
-RequestOutput& Engine::Impl::push_output(const Sequence& sequence) {
-  RequestOutput& output = outputs_.push(sequence.order.id);
-  output.num_cached_tokens = sequence.num_cached_tokens;
-  output.num_preemptions = sequence.num_preemptions;
-  return output;
-}
-
-// Forgets a sequence that the scheduler does not know any more.
-void Engine::Impl::drop(RequestId id) {
-  sequences_.erase(id);
-  deadlines_.forget(id);
-  in_step_ = true;  // release() may not call back
-  try {
-    runner_->release(id);
-  } catch (const std::exception&) {
-    // The request is gone whether or not the runner could clean up after it.
-  }
-  in_step_ = false;
-}
-
-void Engine::Impl::fail(Sequence* sequence, const Status& status) {
-  RequestOutput& output = push_output(*sequence);
-  output.finish_reason = FinishReason::kError;
-  output.error = status.ok() ? Status::internal("The runner gave no reason.") : status;
-  ++counters_.requests_failed;
-  scheduler_.remove(sequence);
-  drop(sequence->order.id);
-}
-
-Status Engine::Impl::reset_caches() {
-  if (in_step_) return not_from_runner("reset_caches");
-  if (!broken_.ok()) return {StatusCode::kShutdown, broken_.message()};
-  if (!scheduler_.running().empty())
-    return Status::invalid_argument(
-        std::to_string(scheduler_.running().size()) +
-        " requests run; finish or abort them before resetting the caches.");
-  scheduler_.clear_caches();
-  return {};
 }
 
 // ---- Steps -------------------------------------------------------------------------------------
@@ -258,13 +142,13 @@ void Engine::Impl::commit() {
   counters_.tokens_generated += plan_.sampling.size();
   counters_.prefix_tokens_queried += static_cast<uint64_t>(selection.prefix_tokens_queried);
   counters_.prefix_tokens_hit += static_cast<uint64_t>(selection.prefix_tokens_hit);
+  counters_.tokens_forked += static_cast<uint64_t>(selection.tokens_forked);
   counters_.prefix_tokens_shared += static_cast<uint64_t>(selection.prefix_tokens_shared);
   counters_.items_encoded += static_cast<uint64_t>(selection.items_encoded);
   counters_.items_skipped += static_cast<uint64_t>(selection.items_skipped);
   counters_.block_copies += plan_.block_copies.size();
   scheduler_.end_commit();
-  for (const RequestId id : ended_) drop(id);
-  counters_.requests_finished += ended_.size();
+  for (Sequence* sequence : ended_) counters_.requests_finished += drop(sequence);
   ended_.clear();
   if (recovery_.probing())
     recovery_.dismiss();
@@ -280,6 +164,7 @@ void Engine::Impl::commit_outputs(const ScheduledEntry& entry, int32_t sample_ro
     output.new_prompt_logprobs.push_back(std::move(result_.prompt_logprobs[prompt_row++]));
   sequence.prompt_logprobs_done += entry.num_prompt_rows;
   if (sample_row < 0) return;
+  if (sequence.group != nullptr && !sequence.group->forked) fork(sequence);
   SampledToken& sampled = result_.tokens[static_cast<size_t>(sample_row)];
   sequence.tokens.push_back(sampled.token);
   output.new_tokens.push_back(std::move(sampled));
@@ -288,7 +173,7 @@ void Engine::Impl::commit_outputs(const ScheduledEntry& entry, int32_t sample_ro
   output.finish_reason = stop.reason;
   output.stop_token = stop.stop_token;
   scheduler_.finish(&sequence);
-  ended_.push_back(sequence.order.id);
+  ended_.push_back(&sequence);
 }
 
 void Engine::Impl::roll_back(const Status& status) {
@@ -305,17 +190,15 @@ void Engine::Impl::roll_back(const Status& status) {
   }
   // It ran alone: the failure is its own.
   recovery_.dismiss();
-  fail(find(ids.front()), reason);
+  end_request(find(ids.front())->request, FinishReason::kError, reason);
 }
 
 // Ends the requests that the runner named; false if none of them lives.
 bool Engine::Impl::fail_named() {
   bool any = false;
   for (const auto& [id, status] : result_.failed) {
-    Sequence* sequence = find(id);
-    if (sequence == nullptr) continue;
-    fail(sequence, status);
-    any = true;
+    const Status reason = status.ok() ? Status::internal("The runner gave no reason.") : status;
+    any |= end_request(id, FinishReason::kError, reason);
   }
   return any;
 }
@@ -324,16 +207,20 @@ bool Engine::Impl::fail_named() {
 void Engine::Impl::break_down(const Status& status) {
   broken_ = status;
   in_step_ = false;
-  std::vector<RequestId> ids;
-  for (const auto& [id, sequence] : sequences_) ids.push_back(id);
-  std::ranges::sort(ids);
-  for (const RequestId id : ids) {
-    RequestOutput& output = push_output(*find(id));
-    output.finish_reason = FinishReason::kError;
-    output.error = status;
-    ++counters_.requests_failed;
-    drop(id);
+  std::map<RequestId, Sequence*> by_id;  // outputs come in the order of ids
+  std::set<RequestId> requests;
+  for (const auto& [id, sequence] : sequences_) by_id.emplace(id, sequence.get());
+  for (const auto& [id, sequence] : by_id) {
+    requests.insert(sequence->request);
+    push_end(*sequence, FinishReason::kError, status);
+    if (sequence->group == nullptr || sequence->group->forked) continue;
+    for (size_t i = 1; i < sequence->group->members.size(); ++i)
+      push_end_of_unborn(id, i, FinishReason::kError, status);
   }
+  sequences_.clear();
+  groups_.clear();
+  counters_.requests_failed += requests.size();
+  for (const RequestId request : requests) release(request);
 }
 
 EngineMetrics Engine::Impl::metrics() const {

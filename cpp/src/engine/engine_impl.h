@@ -22,7 +22,8 @@ class Engine::Impl {
   Impl(const EngineConfig& config, ModelRunner* runner);
 
   Result<RequestId> submit(Request&& request);
-  Status end_from_outside(RequestId id, FinishReason reason);
+  Status abort(RequestId id);
+  Status finish(RequestId id, int32_t index);
   Result<StepOutcome> step();
   Status reset_caches();
 
@@ -45,11 +46,19 @@ class Engine::Impl {
   void commit_outputs(const ScheduledEntry& entry, int32_t sample_row, size_t& prompt_row);
   void roll_back(const Status& status);
   bool fail_named();
-  void fail(Sequence* sequence, const Status& status);
   void break_down(const Status& status);
   RequestOutput& push_output(const Sequence& sequence);
-  void drop(RequestId id);
-  Sequence* find(RequestId id) const;
+  void push_end(const Sequence& sequence, FinishReason reason, const Status& error);
+  void push_end_of_unborn(RequestId request, size_t index, FinishReason reason,
+                          const Status& error);
+  bool end_request(RequestId request, FinishReason reason, const Status& error);
+  void fork(Sequence& first);
+  bool drop(Sequence* sequence);
+  void release(RequestId request);
+  bool lives(RequestId request) const;
+  bool has_begun(RequestId request) const;
+  Sequence* find(RequestId id) const;  // by a sequence's own id
+  static Status not_from_runner(const char* call);
 
   EngineConfig config_;
   ModelRunner* runner_;
@@ -60,10 +69,11 @@ class Engine::Impl {
   OutputQueue outputs_;
   Deadlines deadlines_;
   std::unordered_map<RequestId, std::unique_ptr<Sequence>> sequences_;
+  std::unordered_map<RequestId, std::unique_ptr<SequenceGroup>> groups_;  // requests for several
   RequestId last_id_ = 0;
   StepPlan plan_;
   StepResult result_;
-  std::vector<RequestId> ended_;  // in the step being committed
+  std::vector<Sequence*> ended_;  // in the step being committed
   EngineMetrics counters_;        // gauges are filled in by metrics()
   Status broken_;                 // set once a step threw: nothing runs any more
   bool in_step_ = false;

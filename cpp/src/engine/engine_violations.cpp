@@ -60,7 +60,9 @@ void check_order(const Scheduler& scheduler, const EngineConfig& config, Violati
     if (sequence->times_passed > (scheduler.may_pass() ? QueuePolicy::kMaxPassed : 0))
       out.push_back("sched.fcfs: " + name(*sequence) + " was passed " +
                     std::to_string(sequence->times_passed) + " times");
-    if (!scheduler.may_pass() && it != last_running.end() && it->second > order.id)
+    // Other sequences of a request that runs come when its prompt is there; it was not overtaken.
+    const bool fork = sequence->index > 0 && !sequence->first_run_done;
+    if (!scheduler.may_pass() && !fork && it != last_running.end() && it->second > order.id)
       out.push_back("sched.fcfs: " + name(*sequence) + " was overtaken by request " +
                     std::to_string(it->second));
   }
@@ -133,12 +135,19 @@ std::vector<std::string> Engine::Impl::violations() const {
   if (listed != sequences_.size())
     out.push_back("sched.state: " + std::to_string(listed) + " sequences are queued, " +
                   std::to_string(sequences_.size()) + " live");
+  for (const auto& [request, group] : groups_) {
+    int32_t live = 0;
+    for (size_t i = 0; i < group->members.size(); ++i) live += !group->ended(i);
+    if (live != group->live || live == 0)
+      out.push_back("engine.outputs: request " + std::to_string(request) + " has " +
+                    std::to_string(live) + " sequences, counted " + std::to_string(group->live));
+  }
   if (kv.blocks_for(length_limit_) > kv.pool().num_usable())
     out.push_back("sched.admission: a sequence may outgrow the pool");
   if (!scheduler_.resources().copies().empty())
     out.push_back("kv.copy: block copies are pending between steps");
   for (const EncoderEntryState& entry : scheduler_.resources().encoder().entries())
-    if (entry.owner != 0 && find(entry.owner) == nullptr)
+    if (entry.owner != 0 && !lives(entry.owner))
       out.push_back("encoder.owner: slot " + std::to_string(entry.slot) + " outlived its request");
   return out;
 }

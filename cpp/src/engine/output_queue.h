@@ -17,6 +17,7 @@ class OutputQueue {
     if (size_ == items_.size()) items_.emplace_back();
     RequestOutput& output = items_[size_++];
     output.id = id;
+    output.sequence = 0;
     output.new_tokens.clear();
     output.new_prompt_logprobs.clear();
     output.finish_reason = FinishReason::kNone;

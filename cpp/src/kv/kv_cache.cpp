@@ -61,25 +61,13 @@ BlockCopy KvCache::append_copy(BlockTable& table, BlockId source) {
   return {source, fresh};
 }
 
-void KvCache::fork(const BlockTable& table, BlockTable& copy) {
-  check_eq(copy.size(), 0, "kv cache: fork into a table that is not empty");
+void KvCache::share(const BlockTable& source, BlockTable& table, int64_t count) {
+  check_eq(table.size(), 0, "kv cache: share into a table that is not empty");
+  table.blocks_.assign(source.blocks_.begin(), source.blocks_.begin() + count);
   for (const BlockId block : table.blocks_) pool_.ref(block);
-  copy = table;
-  copy.version_ = next_version();
-}
-
-std::optional<BlockCopy> KvCache::make_writable(BlockTable& table, int64_t i) {
-  BlockId& block = table.blocks_[static_cast<size_t>(i)];
-  if (pool_.refs(block) == 1 && !pool_.hashed(block)) return std::nullopt;
-  check_eq(i + 1, int64_t{table.size()}, "kv cache: only the tail of a table is ever written");
-  const BlockCopy copy{block, allocate()};
-  block = copy.dst;
+  table.published_ = static_cast<int32_t>(std::min<int64_t>(source.published_, count));
+  table.node_ = table.published_ == 0 ? kRootNode : index_.node(table[table.published_ - 1]);
   table.version_ = next_version();
-  if (table.published_ > i) {
-    table.published_ = static_cast<int32_t>(i);
-    table.node_ = i == 0 ? kRootNode : index_.node(table[i - 1]);
-  }
-  return copy;
 }
 
 void KvCache::publish(BlockTable& table, KeyChain& chain, std::span<const TokenId> tokens,

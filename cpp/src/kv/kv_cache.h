@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -51,11 +50,8 @@ class KvCache {
   /// Appends a fresh block that begins as a copy of `source`. The source is referenced until the
   /// caller drops that with finish_copy, once the copy has run or never will.
   BlockCopy append_copy(BlockTable& table, BlockId source);
-  /// Makes `copy` share all blocks of `table`.
-  void fork(const BlockTable& table, BlockTable& copy);
-  /// Replaces block i by a private copy if it is shared or published (invariant: kv.write). The
-  /// source stays referenced as in append_copy.
-  std::optional<BlockCopy> make_writable(BlockTable& table, int64_t i);
+  /// Starts an empty table with the first `count` blocks of `source`, which are full.
+  void share(const BlockTable& source, BlockTable& table, int64_t count);
   void finish_copy(const BlockCopy& copy) { pool_.unref(copy.src); }
 
   /// Registers the blocks that are full now that the first `computed` tokens are in the cache. A
@@ -71,7 +67,9 @@ class KvCache {
   /// those blocks any more.
   void unpublish(BlockTable& table, int32_t published);
   /// Whether the block was registered after the node `last`.
-  bool newer_than(BlockId block, NodeId last) const { return index_.node(block) > last; }
+  bool newer_than(BlockId block, NodeId last) const {
+    return options_.prefix_caching && index_.node(block) > last;
+  }
 
   /// Drops entries from the end until `size` are left; deepest first, so that they are evicted
   /// before their parents.

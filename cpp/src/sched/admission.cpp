@@ -131,6 +131,9 @@ Status check_request(const Request& request, const EngineConfig& config) {
     return Status::invalid_argument("cache_salt must be at most " + num(kMaxSaltBytes) +
                                     " bytes, got " +
                                     num(static_cast<int64_t>(request.cache_salt.size())) + ".");
+  if (request.num_sequences < 1 || request.num_sequences > config.max_sequences)
+    return Status::invalid_argument("num_sequences must be in [1, " + num(config.max_sequences) +
+                                    "] (max_sequences), got " + num(request.num_sequences) + ".");
   if (request.timeout_us < 0 || request.queue_timeout_us < 0)
     return Status::invalid_argument(
         "timeout_us and queue_timeout_us must be at least 0 (0 means none), got " +

@@ -30,6 +30,7 @@ Status check_minima(const EngineConfig& c) {
   MMCORE_RETURN_IF_ERROR(at_least("logits_size", c.logits_size, 0));
   MMCORE_RETURN_IF_ERROR(at_least("max_logprobs", c.max_logprobs, 0));
   MMCORE_RETURN_IF_ERROR(at_least("max_logit_bias", c.max_logit_bias, 0));
+  MMCORE_RETURN_IF_ERROR(at_least("max_sequences", c.max_sequences, 1));
   return at_least("max_stop_token_ids", c.max_stop_token_ids, 0);
 }
 

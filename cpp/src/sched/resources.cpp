@@ -11,7 +11,7 @@ EncoderKey Resources::key_of(const Sequence& sequence, int32_t item) const {
                  .lora_id = sequence.chain.lora_id(),
                  .salt = sequence.chain.salt()};
   if (key.id.empty()) {
-    key.owner = sequence.order.id;
+    key.owner = sequence.request;
     key.item = item;
   }
   return key;
@@ -80,9 +80,18 @@ int64_t Resources::adoption_cost(int64_t tokens) const {
   return cost;
 }
 
-void Resources::adopt(Sequence& sequence, int64_t tokens) {
+int64_t Resources::match_sibling(const Sequence& sibling, int64_t tokens) {
+  const std::span<const BlockId> blocks = sibling.table.blocks();
+  hits_.assign(blocks.begin(), blocks.begin() + kv_.blocks_for(tokens));
+  return tokens;
+}
+
+void Resources::adopt(Sequence& sequence, int64_t tokens, const Sequence* sibling) {
   const auto whole = static_cast<size_t>(tokens / kv_.block_size());
-  kv_.adopt(sequence.table, std::span(hits_).first(whole));
+  if (sibling != nullptr)
+    kv_.share(sibling->table, sequence.table, static_cast<int64_t>(whole));
+  else
+    kv_.adopt(sequence.table, std::span(hits_).first(whole));
   if (tokens % kv_.block_size() != 0)
     copies_.push_back(kv_.append_copy(sequence.table, hits_[whole]));
 }

@@ -55,9 +55,12 @@ class Resources {
   }
   /// Free blocks that adopting the first `tokens` matched tokens takes.
   int64_t adoption_cost(int64_t tokens) const;
+  /// Likewise, from the table of another sequence of the request, which has the first `tokens`
+  /// computed, and with that sequence as `sibling` of adopt().
+  int64_t match_sibling(const Sequence& sibling, int64_t tokens);
   /// Starts the sequence's table with the first `tokens` matched tokens; a partly used last block
   /// is copied into a fresh one.
-  void adopt(Sequence& sequence, int64_t tokens);
+  void adopt(Sequence& sequence, int64_t tokens, const Sequence* sibling = nullptr);
 
   /// Begins a step: blocks that publish_ahead() registers from here on are its own.
   void begin_step() { last_node_ = kv_.index().last_node(); }

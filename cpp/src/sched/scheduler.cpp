@@ -42,7 +42,7 @@ void Scheduler::remove(Sequence* sequence) {
   sequence->state = SequenceState::kFinished;
   drop_reservation(*sequence);
   resources_.release(*sequence);
-  resources_.forget(sequence->order.id);
+  if (sequence->group == nullptr) resources_.forget(sequence->request);
 }
 
 void Scheduler::begin_selection() {
@@ -51,6 +51,7 @@ void Scheduler::begin_selection() {
   entries_.clear();
   prefills_.clear();
   counters_ = {};
+  ++selections_;
   resources_.begin_step();
 }
 
@@ -231,33 +232,9 @@ bool Scheduler::admission_fits(const Sequence& sequence, int64_t hit) {
   return need <= resources_.kv().pool().num_free() - reserved_blocks_;
 }
 
-// Tokens of the sequence's cached prefix that it will use; -1 if it does not fit into memory.
-int64_t Scheduler::prefix_hit(Sequence* sequence) {
-  // Prompt logprobs come from logits: positions that still owe theirs are computed.
-  const bool owes_logprobs = sequence->sampling.num_prompt_logprobs >= 0 &&
-                             sequence->prompt_logprobs_done < sequence->prompt_len - 1;
-  const int64_t limit = owes_logprobs ? sequence->prompt_logprobs_done : sequence->size() - 1;
-  const auto usable = [&](int64_t matched) {
-    int64_t tokens = std::min(matched, limit);
-    while (true) {
-      tokens = usable_hit(sequence->spans(), tokens, sequence->size(), config_.split_media_items);
-      const int64_t part = tokens % config_.block_size;
-      if (part == 0 || !resources_.hit_is_ahead(tokens / config_.block_size)) return tokens;
-      tokens -= part;
-    }
-  };
-  int64_t hit = usable(resources_.match(*sequence, limit));
-  while (!admission_fits(*sequence, hit)) {
-    // A hit that ends inside a block needs that block and its copy: give the part up.
-    const int64_t part = hit % config_.block_size;
-    if (part == 0) return -1;
-    hit = usable(hit - part);
-  }
-  return hit;
-}
-
 bool Scheduler::admit(Sequence* sequence) {
-  const int64_t hit = prefix_hit(sequence);
+  const Prefix prefix = find_prefix(sequence);
+  const int64_t hit = prefix.tokens;
   if (hit < 0) {
     blocked_ = {sequence->order.id, resources_.kv().pool().frees()};
     return false;
@@ -271,8 +248,9 @@ bool Scheduler::admit(Sequence* sequence) {
   if (blocked_.id == sequence->order.id) blocked_ = {};
   sequence->state = SequenceState::kRunning;
   running_.insert(std::ranges::upper_bound(running_, sequence, runs_before), sequence);
-  const int64_t shared = shared_tokens(hit);
-  resources_.adopt(*sequence, hit);
+  const int64_t shared = prefix.sibling == nullptr ? shared_tokens(hit) : 0;
+  resources_.adopt(*sequence, hit, prefix.sibling);
+  sequence->admitted_in = selections_;
   sequence->computed = static_cast<int32_t>(hit);
   if (sequence->num_preemptions >= config_.max_preemptions) reserve_life(*sequence);
   step_.encoder_rows_left -= media.encode_rows;
@@ -284,7 +262,9 @@ bool Scheduler::admit(Sequence* sequence) {
   if (config_.share_within_step)
     publish_ahead(sequence->remaining() > 1 || shared > 0 ? prefills_.back() : entries_.back());
 
-  if (config_.enable_prefix_caching) {
+  if (prefix.sibling != nullptr) {
+    counters_.tokens_forked += hit;
+  } else if (config_.enable_prefix_caching) {
     counters_.prefix_tokens_queried += sequence->size();
     counters_.prefix_tokens_hit += hit;
     counters_.prefix_tokens_shared += shared;
@@ -292,18 +272,6 @@ bool Scheduler::admit(Sequence* sequence) {
   for (int32_t i = 0; i < sequence->spans().size(); ++i)
     counters_.items_skipped += sequence->spans().end_of(i) <= hit;
   return true;
-}
-
-// Tokens of the last match's first `hit` that lie in blocks which the step fills.
-int64_t Scheduler::shared_tokens(int64_t hit) const {
-  int64_t whole = hit / config_.block_size;
-  const int64_t last = whole;
-  while (whole > 0 && resources_.hit_is_ahead(whole - 1)) --whole;
-  return (last - whole) * config_.block_size;
-}
-
-void Scheduler::publish_ahead(const ScheduledEntry& entry) {
-  resources_.publish_ahead(*entry.sequence, entry.sequence->computed + entry.num_tokens);
 }
 
 void Scheduler::push_entry(Sequence* sequence, int64_t num_tokens, int32_t blocks_before,
@@ -340,7 +308,7 @@ void Scheduler::finish(Sequence* sequence) {
   sequence->state = SequenceState::kFinished;
   drop_reservation(*sequence);
   resources_.release(*sequence);
-  resources_.forget(sequence->order.id);
+  if (sequence->group == nullptr) resources_.forget(sequence->request);
   ++num_finished_;
 }
 

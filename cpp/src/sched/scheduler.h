@@ -44,6 +44,7 @@ struct SelectionCounters {
   int64_t prefix_tokens_queried = 0;
   int64_t prefix_tokens_hit = 0;
   int64_t prefix_tokens_shared = 0;  // of those, in blocks that the step fills
+  int64_t tokens_forked = 0;         // from other sequences of the same request
   int64_t items_encoded = 0;
   int64_t items_skipped = 0;  // the KV or the encoder output was there
 };
@@ -110,7 +111,13 @@ class Scheduler {
   int64_t reach(Sequence* sequence, int64_t begin, int64_t token_limit,
                 Resources::MediaReach* media);
   bool make_room(int64_t blocks, Sequence* sequence);
-  int64_t prefix_hit(Sequence* sequence);
+  struct Prefix {
+    int64_t tokens = 0;  // that need not be computed; -1: it does not fit into memory
+    const Sequence* sibling = nullptr;  // whose blocks they are; null: the prefix cache's
+  };
+  Prefix find_prefix(Sequence* sequence);
+  int64_t usable_prefix(const Sequence& sequence, int64_t matched, const Sequence* sibling) const;
+  const Sequence* fork_source(const Sequence& sequence) const;
   bool admission_fits(const Sequence& sequence, int64_t hit);
   int64_t promised_blocks();
   Sequence* last_victim() const;
@@ -137,6 +144,7 @@ class Scheduler {
   std::vector<ScheduledEntry> prefills_;  // while selecting
   std::vector<Sequence*> candidates_;     // running sequences that prefill
   SelectionCounters counters_;
+  uint64_t selections_ = 0;
   uint64_t preemptions_ = 0;
   int64_t reserved_blocks_ = 0;
   std::vector<QueueCandidate> window_candidates_;

@@ -6,24 +6,47 @@
 
 namespace mmcore {
 
-Sequence::Sequence(RequestId request_id, Request&& request, int32_t block_size, int32_t logits_size,
+Sequence::Sequence(RequestId request_id, Request&& source, int32_t block_size, int32_t logits_size,
                    std::span<const TokenId> eos_token_ids)
-    : tokens(std::move(request.prompt_token_ids)),
-      order{request.priority, request_id},
+    : tokens(std::move(source.prompt_token_ids)),
+      order{source.priority, request_id},
       prompt_len(static_cast<int32_t>(tokens.size())),
-      max_tokens(request.sampling.max_tokens),
-      min_tokens(request.sampling.min_tokens),
-      ignore_eos(request.sampling.ignore_eos),
-      has_stop_tokens(!request.sampling.stop_token_ids.empty()),
-      num_items(static_cast<int32_t>(request.media.size())),
-      slots(request.media.size(), -1),
-      chain(block_size, SpanMap(std::move(request.media)), std::move(request.cache_salt),
-            request.lora_id),
-      sampling(std::move(request.sampling)) {
+      max_tokens(source.sampling.max_tokens),
+      min_tokens(source.sampling.min_tokens),
+      ignore_eos(source.sampling.ignore_eos),
+      has_stop_tokens(!source.sampling.stop_token_ids.empty()),
+      num_items(static_cast<int32_t>(source.media.size())),
+      request(request_id),
+      slots(source.media.size(), -1),
+      chain(block_size, SpanMap(std::move(source.media)), std::move(source.cache_salt),
+            source.lora_id),
+      sampling(std::move(source.sampling)) {
   sampling.top_k = std::min(sampling.top_k, logits_size);
   if (min_tokens == 0) return;
   banned = sampling.stop_token_ids;
   if (!ignore_eos) banned.insert(banned.end(), eos_token_ids.begin(), eos_token_ids.end());
+}
+
+Sequence Sequence::sibling(int32_t sibling_index) const {
+  Sequence other = *this;
+  other.tokens.resize(static_cast<size_t>(prompt_len));
+  other.order.id = request + static_cast<RequestId>(sibling_index);
+  other.index = sibling_index;
+  other.computed = 0;
+  other.first_live_item = 0;
+  other.state = SequenceState::kWaiting;
+  other.first_run_done = false;
+  other.reserved = false;
+  other.table = BlockTable();
+  other.num_cached_tokens = 0;
+  other.num_preemptions = 0;
+  other.prompt_logprobs_done = 0;
+  other.times_passed = 0;
+  other.admitted_in = 0;
+  other.slots.assign(slots.size(), -1);
+  other.sampling.num_prompt_logprobs = -1;
+  other.sampling.seed = sequence_seed(sampling.seed, sibling_index);
+  return other;
 }
 
 SampleRow Sequence::fixed_sample_row() const {

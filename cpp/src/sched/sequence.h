@@ -20,6 +20,19 @@ struct QueueOrder {
   friend auto operator<=>(const QueueOrder&, const QueueOrder&) = default;
 };
 
+struct Sequence;
+
+/// The sequences of a request that asked for several.
+struct SequenceGroup {
+  std::vector<Sequence*> members;  // null: has ended or, but for the first, not been forked yet
+  int32_t live = 0;                // have not ended
+  bool forked = false;             // all members were made
+  bool begun = false;              // a member that is gone, or the first at the fork, has run
+
+  /// Whether member i has ended.
+  bool ended(size_t i) const { return members[i] == nullptr && (forked || i == 0); }
+};
+
 enum class SequenceState : uint8_t { kWaiting, kRunning, kFinished };
 
 /// Plain data; the scheduler changes queue and resource fields, the engine tokens and results.
@@ -29,8 +42,11 @@ enum class SequenceState : uint8_t { kWaiting, kRunning, kFinished };
 ///   KV cache   [ computed tokens )[ to be computed )    between steps of a running sequence:
 ///                                                      computed < size
 struct alignas(64) Sequence {
-  Sequence(RequestId request_id, Request&& request, int32_t block_size, int32_t logits_size,
+  Sequence(RequestId request_id, Request&& source, int32_t block_size, int32_t logits_size,
            std::span<const TokenId> eos_token_ids);
+
+  /// Another sequence of the same request, before its first step.
+  Sequence sibling(int32_t sibling_index) const;
 
   int32_t size() const { return static_cast<int32_t>(tokens.size()); }
   int32_t num_outputs() const { return size() - prompt_len; }
@@ -62,6 +78,10 @@ struct alignas(64) Sequence {
   int32_t num_items = 0;
   int32_t num_cached_tokens = 0;  // prefix hit of the first scheduling
   int32_t num_preemptions = 0;
+  RequestId request = 0;             // order.id of the request's first sequence
+  int32_t index = 0;                 // among the request's sequences
+  uint64_t admitted_in = 0;          // selection in which it last entered
+  SequenceGroup* group = nullptr;    // of a request for several
   int32_t times_passed = 0;          // while it waited, by later ones
   int32_t prompt_logprobs_done = 0;  // positions delivered, of prompt_len - 1
 

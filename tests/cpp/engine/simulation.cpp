@@ -124,6 +124,7 @@ Request Simulation::draw_request() {
   if (config_.policy == SchedulingPolicy::kPriority) r.priority = static_cast<int32_t>(draw(-1, 1));
   r.timeout_us = chance(10) ? draw(1, 2'000) : 0;
   r.queue_timeout_us = chance(10) ? draw(1, 500) : 0;
+  if (chance(20)) r.num_sequences = static_cast<int32_t>(draw(2, 5));
   SamplingParams& s = r.sampling;
   s.max_tokens = static_cast<int32_t>(one_of({1, 5, 20, 40, 1000}));
   s.min_tokens = chance(20) ? std::min<int32_t>(3, s.max_tokens) : 0;
@@ -149,9 +150,17 @@ void Simulation::submit() {
     return;
   }
   runner_->expect(id.value(), request);
-  lives_[id.value()].request = request;
-  lives_[id.value()].submitted_at = now_us_;
-  live_.push_back(id.value());
+  for (int32_t i = 0; i < request.num_sequences; ++i) {
+    Life& life = lives_[key(id.value(), i)];
+    life.request = request;
+    life.request.num_sequences = 1;
+    life.request.sampling.seed = sequence_seed(request.sampling.seed, i);
+    if (i > 0) life.request.sampling.num_prompt_logprobs = -1;
+    life.id = id.value();
+    life.sequence = i;
+    life.submitted_at = now_us_;
+    live_.push_back(key(id.value(), i));
+  }
   const bool storm = options_.faults == Faults::kStorm;
   if ((storm || options_.faults == Faults::kPoison) && chance(15))
     runner_->poisoned.insert(id.value());
@@ -161,12 +170,16 @@ void Simulation::submit() {
 
 void Simulation::interfere() {
   if (!live_.empty() && chance(6)) {
-    const RequestId id = live_[static_cast<size_t>(draw(0, std::ssize(live_) - 1))];
+    Life& life = lives_[live_[static_cast<size_t>(draw(0, std::ssize(live_) - 1))]];
     const bool abort = chance(60);
-    lives_[id].stopped_from_outside = true;
-    if (Status s = abort ? engine_->abort(id) : engine_->finish(id); !s.ok())
+    life.stopped_from_outside = true;
+    for (auto& [other, sibling] : lives_)
+      if (abort && sibling.id == life.id) sibling.stopped_from_outside = true;
+    if (Status s = abort ? engine_->abort(life.id) : engine_->finish(life.id, life.sequence);
+        !s.ok())
       problem("abort or finish: " + s.message());
-    if (engine_->abort(id).code() != StatusCode::kNotFound) problem("a second abort succeeded");
+    const Status again = abort ? engine_->abort(life.id) : engine_->finish(life.id, life.sequence);
+    if (again.code() != StatusCode::kNotFound) problem("a second abort or finish succeeded");
     take_outputs();
   }
   if (chance(3)) {
@@ -200,7 +213,9 @@ void Simulation::step() {
   for (const std::string& violation : engine_->check_invariants()) problem(violation);
   for (const std::string& complaint : runner_->complaints()) problem("plan: " + complaint);
   if (outcome.value().committed)
-    for (const ScheduledSequence& s : runner_->last_plan.sequences) lives_[s.request].began = true;
+    for (const ScheduledSequence& s : runner_->last_plan.sequences)
+      for (auto it = lives_.find(s.request); it != lives_.end() && it->second.id == s.request; ++it)
+        it->second.began = true;
   take_outputs();
   check_deadlines(began);
 }
@@ -219,20 +234,24 @@ void Simulation::check_deadlines(int64_t step_began) {
 
 void Simulation::take_outputs() {
   for (const RequestOutput& output : engine_->take_outputs()) {
-    Life& life = lives_[output.id];
-    const std::string name = "request " + std::to_string(output.id);
+    const RequestId which = key(output.id, output.sequence);
+    Life& life = lives_[which];
+    const std::string name =
+        "request " + std::to_string(output.id) + "/" + std::to_string(output.sequence);
+    if (life.id != output.id || life.sequence != output.sequence) problem(name + " is unknown");
     if (life.reason != FinishReason::kNone) problem(name + " has an output after its end");
     for (const SampledToken& token : output.new_tokens) life.tokens.push_back(token.token);
     for (const auto& entry : output.new_prompt_logprobs)
       life.prompt_logprobs.push_back(entry.at(0).logprob);
     life.reason = output.finish_reason;
     life.error = output.error;
-    if (output.finished()) std::erase(live_, output.id);
+    if (output.finished()) std::erase(live_, which);
   }
 }
 
-void Simulation::check_life(RequestId id, const Life& life) {
-  const std::string name = "request " + std::to_string(id);
+void Simulation::check_life(const Life& life) {
+  const RequestId id = life.id;
+  const std::string name = "request " + std::to_string(id) + "/" + std::to_string(life.sequence);
   const int64_t pool = engine_->max_servable_tokens();
   const int64_t room = std::min<int64_t>(config_.max_model_len, pool) -
                        static_cast<int64_t>(life.request.prompt_token_ids.size());
@@ -265,7 +284,7 @@ void Simulation::check_life(RequestId id, const Life& life) {
 }
 
 void Simulation::check_end() {
-  for (const auto& [id, life] : lives_) check_life(id, life);
+  for (const auto& [which, life] : lives_) check_life(life);
   EngineMetrics m = engine_->metrics();
   if (m.num_running != 0 || m.num_waiting != 0 || m.blocks_used != 0 ||
       m.encoder_entries_pinned != 0)

@@ -34,8 +34,10 @@ class Simulation {
   std::string describe() const;
 
  private:
-  struct Life {  // what is known of one request
-    Request request;
+  struct Life {       // what is known of one sequence
+    Request request;  // that it should be equal to
+    RequestId id = 0;
+    int32_t sequence = 0;
     std::vector<TokenId> tokens;
     std::vector<float> prompt_logprobs;
     FinishReason reason = FinishReason::kNone;
@@ -63,7 +65,11 @@ class Simulation {
   void take_outputs();
   void check_deadlines(int64_t step_began);
   void check_end();
-  void check_life(RequestId id, const Life& life);
+  void check_life(const Life& life);
+  /// A request's ids of sequences are its own and the next ones.
+  static RequestId key(RequestId id, int32_t sequence) {
+    return id + static_cast<RequestId>(sequence);
+  }
   void problem(const std::string& what);
 
   uint64_t seed_;
@@ -72,8 +78,8 @@ class Simulation {
   EngineConfig config_;
   std::unique_ptr<ShadowRunner> runner_;
   std::unique_ptr<Engine> engine_;
-  std::map<RequestId, Life> lives_;
-  std::vector<RequestId> live_;
+  std::map<RequestId, Life> lives_;              // by key
+  std::vector<RequestId> live_;                  // keys of sequences
   std::vector<std::vector<TokenId>> documents_;  // shared prefixes
   int submitted_ = 0;
   int64_t now_us_ = 1'000;  // the engine's clock

@@ -143,43 +143,77 @@ TEST(KvCache, a_copy_never_evicts_its_own_source) {
   expect_sound(cache, {second.view(7)});
 }
 
-TEST(KvCache, a_forked_tail_is_copied_before_it_is_written) {
+TEST(KvCache, a_fork_shares_full_blocks_and_copies_the_tail) {
+  for (const bool caching : {true, false}) {
+    KvCache cache({.num_blocks = 10,
+                   .block_size = kSize,
+                   .prefix_caching = caching,
+                   .hash_key = HashKey::from_seed(1)});
+    Owner parent(10);
+    parent.compute(cache, 6);
+    Owner child(10);
+    child.tokens[7] = 1;
+    cache.share(parent.table, child.table, 1);
+    const BlockCopy copy = cache.append_copy(child.table, parent.table[1]);
+    EXPECT_EQ(copy.src, parent.table[1]);
+    EXPECT_EQ(copy.dst, child.table[1]);
+    EXPECT_EQ(cache.pool().refs(copy.src), 2) << "table and copy";
+    EXPECT_NE(child.table.version(), parent.table.version());
+    EXPECT_EQ(child.table.published(), caching ? 1 : 0);
+    EXPECT_EQ(child.table.node(), parent.table.node());
+    cache.finish_copy(copy);
+    expect_sound(cache, {parent.view(6), child.view(6)});
+    parent.compute(cache, 10);
+    child.compute(cache, 10);
+    EXPECT_EQ(parent.table[0], child.table[0]);
+    EXPECT_NE(parent.table[1], child.table[1]);
+    expect_sound(cache, {parent.view(10), child.view(10)});
+  }
+}
+
+TEST(KvCache, a_shared_tail_that_would_be_written_is_reported) {
   KvCache cache = make_cache(10);
   Owner parent(10);
   parent.compute(cache, 6);
   Owner child(10);
-  child.tokens[7] = 1;
-  cache.fork(parent.table, child.table);
-  EXPECT_EQ(child.blocks(), parent.blocks());
-  EXPECT_NE(child.table.version(), parent.table.version());
-  ASSERT_EQ(cache.violations(std::vector{parent.view(6), child.view(6)}).size(), 2u)
-      << "both would write the shared tail";
-  const std::optional<BlockCopy> copy = cache.make_writable(child.table, 1);
-  ASSERT_TRUE(copy.has_value());
-  EXPECT_EQ(copy->src, parent.table[1]);
-  EXPECT_EQ(copy->dst, child.table[1]);
-  EXPECT_EQ(cache.pool().refs(copy->src), 2) << "table and copy";
-  cache.finish_copy(*copy);
-  EXPECT_FALSE(cache.make_writable(parent.table, 1).has_value());
-  expect_sound(cache, {parent.view(6), child.view(6)});
-  parent.compute(cache, 10);
-  child.compute(cache, 10);
-  EXPECT_EQ(parent.table[0], child.table[0]);
-  EXPECT_NE(parent.table[1], child.table[1]);
-  expect_sound(cache, {parent.view(10), child.view(10)});
+  cache.share(parent.table, child.table, 2);
+  EXPECT_EQ(cache.violations(std::vector{parent.view(6), child.view(6)}).size(), 2u);
 }
 
-TEST(KvCache, a_published_tail_is_copied_before_it_is_written) {
+TEST(KvCache, what_was_published_ahead_is_found_and_can_be_taken_back) {
   KvCache cache = make_cache(10);
-  Owner owner(8);
-  owner.compute(cache, 8);
-  const std::optional<BlockCopy> copy = cache.make_writable(owner.table, 1);
-  ASSERT_TRUE(copy.has_value());
-  EXPECT_EQ(owner.table.published(), 1);
-  cache.finish_copy(*copy);
-  EXPECT_EQ(owner.hits(cache).size(), 2u) << "the cached block stays as it was";
-  EXPECT_THROW(cache.make_writable(owner.table, 0), InternalError);
+  Owner owner(12);
+  owner.compute(cache, 5);
+  const NodeId last = cache.index().last_node();
+  const NodeId node = owner.table.node();
+  cache.grow(owner.table, 3);
+  cache.publish_ahead(owner.table, owner.chain, owner.tokens, 11);
+  EXPECT_EQ(owner.table.published(), 2) << "the third block does not fill up";
+  EXPECT_EQ(owner.hits(cache).size(), 2u);
+  EXPECT_FALSE(cache.newer_than(owner.table[0], last));
+  EXPECT_TRUE(cache.newer_than(owner.table[1], last));
+  Owner other(12);
+  cache.adopt(other.table, owner.hits(cache));
+  EXPECT_THROW(cache.unpublish(owner.table, 1), InternalError) << "somebody else holds it";
+  cache.release(other.table);
+  cache.unpublish(owner.table, 1);
+  EXPECT_EQ(owner.hits(cache).size(), 1u);
+  EXPECT_EQ(owner.table.node(), node);
+  cache.truncate(owner.table, 2);
   expect_sound(cache, {owner.view(5)});
+}
+
+TEST(KvCache, content_that_is_cached_already_is_not_published_ahead) {
+  KvCache cache = make_cache(10);
+  Owner first(8);
+  first.compute(cache, 8);
+  Owner second(8);
+  cache.grow(second.table, 2);
+  cache.publish_ahead(second.table, second.chain, second.tokens, 8);
+  EXPECT_EQ(second.table.published(), 0) << "its blocks are about to be written";
+  cache.publish(second.table, second.chain, second.tokens, 8);
+  EXPECT_EQ(second.blocks(), first.blocks());
+  expect_sound(cache, {first.view(8), second.view(8)});
 }
 
 TEST(KvCache, truncate_gives_the_newest_blocks_back) {
@@ -243,7 +277,7 @@ TEST(KvCache, violations_name_what_is_wrong) {
   other = a;
   other.chain = KeyChain(kSize, SpanMap(), "salt", 0);
   EXPECT_TRUE(reports({other.view(10)}, "kv.exact")) << "the salt differs";
-  cache.fork(a.table, other.table = BlockTable());
+  cache.share(a.table, other.table = BlockTable(), a.table.size());
   EXPECT_TRUE(reports({a.view(10), other.view(10)}, "kv.salt"));
 }
 

@@ -1,0 +1,225 @@
+// Engine::Impl: requests from submission to their last output.
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "engine/engine_impl.h"
+#include "sched/admission.h"
+
+namespace mmcore {
+namespace {
+
+Status not_found(RequestId id, int32_t index) {
+  const std::string sequence = index == 0 ? "" : " and a sequence " + std::to_string(index);
+  return {StatusCode::kNotFound,
+          "No unfinished request has id " + std::to_string(id) + sequence + "."};
+}
+
+}  // namespace
+
+Result<RequestId> Engine::Impl::submit(Request&& request) {
+  if (in_step_) return not_from_runner("submit");
+  Status status = broken_.ok() ? check_request(request, config_)
+                               : Status(StatusCode::kShutdown, broken_.message());
+  if (status.ok()) status = check_queue(request);
+  if (!status.ok()) {
+    ++counters_.requests_rejected;
+    return status;
+  }
+  const int32_t num_sequences = request.num_sequences;
+  const RequestId id = last_id_ + 1;  // the id of its first sequence; the others' follow
+  last_id_ += static_cast<RequestId>(num_sequences);
+  const int64_t rank = scheduler_.policy().rank(request);
+  if (request.timeout_us > 0 || request.queue_timeout_us > 0)
+    deadlines_.add(id, now_us(), request.timeout_us, request.queue_timeout_us);
+  auto sequence = std::make_unique<Sequence>(id, std::move(request), config_.block_size,
+                                             config_.logits_size, config_.eos_token_ids);
+  sequence->order.rank = rank;
+  if (num_sequences > 1) {
+    auto group = std::make_unique<SequenceGroup>();
+    group->members.resize(static_cast<size_t>(num_sequences));
+    group->members[0] = sequence.get();
+    group->live = num_sequences;
+    sequence->group = group.get();
+    groups_.emplace(id, std::move(group));
+  }
+  scheduler_.add(sequence.get());
+  sequences_.emplace(id, std::move(sequence));
+  ++counters_.requests_submitted;
+  return id;
+}
+
+Status Engine::Impl::check_queue(const Request& request) const {
+  const WaitingQueue& waiting = scheduler_.waiting();
+  if (config_.max_queued_requests > 0 && waiting.size() >= config_.max_queued_requests)
+    return {StatusCode::kOverloaded,
+            "The queue is full: " + std::to_string(config_.max_queued_requests) +
+                " requests wait (max_queued_requests). Try again later."};
+  const int64_t tokens = waiting.tokens() + std::ssize(request.prompt_token_ids);
+  if (config_.max_queued_tokens > 0 && !waiting.empty() && tokens > config_.max_queued_tokens)
+    return {StatusCode::kOverloaded,
+            "The queue is full: with this request " + std::to_string(tokens) +
+                " tokens would wait, and max_queued_tokens is " +
+                std::to_string(config_.max_queued_tokens) + ". Try again later."};
+  return {};
+}
+
+int64_t Engine::Impl::now_us() const {
+  if (config_.clock_us) return config_.clock_us();
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::microseconds>(now).count();
+}
+
+// Ends the requests whose time is over.
+void Engine::Impl::end_overdue() {
+  if (deadlines_.empty()) return;
+  const int64_t now = now_us();
+  while (const auto due = deadlines_.take_due(now)) {
+    if (due->queued_only && has_begun(due->request)) continue;
+    ++counters_.requests_timed_out;
+    end_request(due->request, FinishReason::kError,
+                Status(StatusCode::kTimeout,
+                       "The request had not " + std::string(due->queued_only ? "begun" : "ended") +
+                           " after " + std::to_string(due->timeout_us) + " microseconds (" +
+                           (due->queued_only ? "queue_timeout_us" : "timeout_us") + ")."));
+  }
+}
+
+bool Engine::Impl::lives(RequestId request) const {
+  const Sequence* first = find(request);
+  return groups_.contains(request) || (first != nullptr && first->index == 0);
+}
+
+bool Engine::Impl::has_begun(RequestId request) const {
+  const auto it = groups_.find(request);
+  if (it == groups_.end()) return find(request)->first_run_done;
+  const auto has_run = [](const Sequence* s) { return s != nullptr && s->first_run_done; };
+  return it->second->begun || std::ranges::any_of(it->second->members, has_run);
+}
+
+Status Engine::Impl::abort(RequestId id) {
+  if (in_step_) return not_from_runner("abort");
+  return end_request(id, FinishReason::kAborted, {}) ? Status() : not_found(id, 0);
+}
+
+Status Engine::Impl::finish(RequestId id, int32_t index) {
+  if (in_step_) return not_from_runner("finish");
+  if (!lives(id)) return not_found(id, index);
+  Sequence* sequence = index == 0 ? find(id) : nullptr;
+  if (const auto it = groups_.find(id); it != groups_.end()) {
+    SequenceGroup& group = *it->second;
+    if (!group.forked) fork(*group.members[0]);
+    const bool exists = index >= 0 && static_cast<size_t>(index) < group.members.size();
+    sequence = exists ? group.members[static_cast<size_t>(index)] : nullptr;
+  }
+  if (sequence == nullptr) return not_found(id, index);
+  push_end(*sequence, FinishReason::kStop, {});
+  scheduler_.remove(sequence);
+  counters_.requests_finished += drop(sequence);
+  return {};
+}
+
+// The others enter the queue. When the first has run the prompt they find its blocks.
+void Engine::Impl::fork(Sequence& first) {
+  SequenceGroup& group = *first.group;
+  group.forked = true;
+  group.begun = first.first_run_done;
+  for (size_t i = 1; i < group.members.size(); ++i) {
+    auto sibling = std::make_unique<Sequence>(first.sibling(static_cast<int32_t>(i)));
+    group.members[i] = sibling.get();
+    scheduler_.add(sibling.get());
+    sequences_.emplace(sibling->order.id, std::move(sibling));
+  }
+}
+
+RequestOutput& Engine::Impl::push_output(const Sequence& sequence) {
+  RequestOutput& output = outputs_.push(sequence.request);
+  output.sequence = sequence.index;
+  output.num_cached_tokens = sequence.num_cached_tokens;
+  output.num_preemptions = sequence.num_preemptions;
+  return output;
+}
+
+void Engine::Impl::push_end(const Sequence& sequence, FinishReason reason, const Status& error) {
+  RequestOutput& output = push_output(sequence);
+  output.finish_reason = reason;
+  output.error = error;
+}
+
+// The last output of a sequence that was never forked.
+void Engine::Impl::push_end_of_unborn(RequestId request, size_t index, FinishReason reason,
+                                      const Status& error) {
+  RequestOutput& output = outputs_.push(request);
+  output.sequence = static_cast<int32_t>(index);
+  output.finish_reason = reason;
+  output.error = error;
+}
+
+// Ends all sequences of a request that have not ended; false if there is no such request.
+bool Engine::Impl::end_request(RequestId request, FinishReason reason, const Status& error) {
+  if (!lives(request)) return false;
+  if (const auto it = groups_.find(request); it != groups_.end()) {
+    SequenceGroup& group = *it->second;
+    for (size_t i = 0; i < group.members.size(); ++i) {
+      if (group.ended(i)) continue;
+      Sequence* member = group.members[i];
+      if (member == nullptr) {
+        push_end_of_unborn(request, i, reason, error);
+        continue;
+      }
+      push_end(*member, reason, error);
+      scheduler_.remove(member);
+      sequences_.erase(member->order.id);
+      if (group.forked) group.members[i] = nullptr;
+    }
+    release(request);
+  } else {
+    Sequence* sequence = find(request);
+    push_end(*sequence, reason, error);
+    scheduler_.remove(sequence);
+    drop(sequence);
+  }
+  ++(reason == FinishReason::kAborted ? counters_.requests_aborted : counters_.requests_failed);
+  return true;
+}
+
+// Forgets a sequence that the scheduler does not know any more; true if it was the last one of its
+// request.
+bool Engine::Impl::drop(Sequence* sequence) {
+  const RequestId request = sequence->request;
+  SequenceGroup* group = sequence->group;
+  if (group != nullptr) {
+    group->begun |= sequence->first_run_done;
+    group->members[static_cast<size_t>(sequence->index)] = nullptr;
+  }
+  sequences_.erase(sequence->order.id);
+  if (group != nullptr && --group->live > 0) return false;
+  release(request);
+  return true;
+}
+
+// Forgets a request without sequences.
+void Engine::Impl::release(RequestId request) {
+  if (groups_.erase(request) > 0) scheduler_.forget(request);
+  deadlines_.forget(request);
+  in_step_ = true;  // release() may not call back
+  try {
+    runner_->release(request);
+  } catch (const std::exception&) {
+    // The request is gone whether or not the runner could clean up after it.
+  }
+  in_step_ = false;
+}
+
+Status Engine::Impl::reset_caches() {
+  if (in_step_) return not_from_runner("reset_caches");
+  if (!broken_.ok()) return {StatusCode::kShutdown, broken_.message()};
+  if (!scheduler_.running().empty())
+    return Status::invalid_argument(
+        std::to_string(scheduler_.running().size()) +
+        " requests run; finish or abort them before resetting the caches.");
+  scheduler_.clear_caches();
+  return {};
+}
+
+}  // namespace mmcore
