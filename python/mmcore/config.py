@@ -387,7 +387,11 @@ class LoadConfig:
 
 @dataclass(frozen=True, slots=True)
 class DeviceConfig:
-    """Where the model runs: ``"cpu"``, ``"cuda"`` or ``"auto"``, CUDA where there is one."""
+    """Where the model runs: ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"auto"``.
+
+    ``"auto"`` is the CPU, also in a build with CUDA kernels: requests on a GPU are still being
+    proved and are asked for by name.
+    """
 
     device: str = "auto"
 
@@ -415,13 +419,7 @@ class DeviceConfig:
                 "have (mmcore info). Use device='cpu', or build with MMCORE_CUDA=on.",
                 code="unsupported",
             )
-        if kind != "auto":
-            return kind
-        if not _C.with_cuda:
-            return "cpu"
-        import torch
-
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cpu" if kind == "auto" else kind
 
 
 def _split(what: str, total: int, parts: int) -> int:
