@@ -7,9 +7,7 @@
 // [1, 32064] bf16 greedy on an H100: 64 KB; expected two launches of about 2 us.
 #include <algorithm>
 
-#include "device/overlap.cuh"
 #include "host/device.h"
-#include "host/launch.h"
 #include "ops/philox.h"
 #include "sampling/row_cut.cuh"
 #include "tensor/dispatch.h"
@@ -50,7 +48,6 @@ struct ScanProblem {
 /// A warp a segment, in turns.
 template <class T>
 __global__ void __launch_bounds__(256) scan_kernel(const __grid_constant__ ScanProblem p) {
-  wait_for_predecessor();
   const int lane = static_cast<int>(threadIdx.x) & 31;
   const int64_t all = p.rows.count * p.per_row;
   const int64_t step = static_cast<int64_t>(gridDim.x) * (blockDim.x / 32);
@@ -250,14 +247,18 @@ class RowPicker {
 
   /// Tokens at the value of the cut.
   __device__ int count_ties(const Kept& kept) {
+    const int lane = static_cast<int>(threadIdx.x) & 31;
     int ties = 0;
-    for_each_tile(
-        row_, segments_, segment_tokens_,
-        [&](int s) { return shared_.segment_key[s] >= kept.above_value; },
-        [&](int, int, const float(&x)[kLane]) {
+    for (int s = static_cast<int>(threadIdx.x) >> 5; s < segments_; s += kRowThreads / 32) {
+      if (shared_.segment_key[s] < kept.above_value) continue;
+      const int end = min(row_.vocab(), (s + 1) * segment_tokens_);
+      for (int tile = s * segment_tokens_; tile < end; tile += kTile) {
+        float x[kLane];
+        row_.read(tile + lane * kLane, x);
 #pragma unroll
-          for (int j = 0; j < kLane; ++j) ties += key_of(x[j]) == kept.above_value ? 1 : 0;
-        });
+        for (int j = 0; j < kLane; ++j) ties += key_of(x[j]) == kept.above_value ? 1 : 0;
+      }
+    }
     return block_.sum(ties);
   }
 
@@ -271,31 +272,34 @@ class RowPicker {
       ties[thread] = 0;
     }
     __syncthreads();
-    const auto reaches = [&](int s) {
+    for (int s = thread >> 5; s < segments_; s += kRowThreads / 32) {
       const float largest = shared_.segment_weight[s];
-      return shared_.segment_key[s] >= kept.above_value && largest >= kept.min_p &&
-             __float_as_uint(largest) >= kept.above_weight;
-    };
-    for_each_tile(row_, segments_, segment_tokens_, reaches,
-                  [&](int s, int, const float(&x)[kLane]) {
-                    float tile_sum = 0;
-                    int tied = 0;
+      if (shared_.segment_key[s] < kept.above_value || largest < kept.min_p ||
+          __float_as_uint(largest) < kept.above_weight)
+        continue;
+      const int end = min(row_.vocab(), (s + 1) * segment_tokens_);
+      double sum = 0;
+      int tied = 0;
+      for (int tile = s * segment_tokens_; tile < end; tile += kTile) {
+        float x[kLane];
+        row_.read(tile + lane * kLane, x);
+        float tile_sum = 0;
 #pragma unroll
-                    for (int j = 0; j < kLane; ++j) {
-                      bool is_tied;
-                      tile_sum += kept.weight(x[j], is_tied);
-                      tied += is_tied ? 1 : 0;
-                    }
-                    double sum = tile_sum;
+        for (int j = 0; j < kLane; ++j) {
+          bool is_tied;
+          tile_sum += kept.weight(x[j], is_tied);
+          tied += is_tied ? 1 : 0;
+        }
+        sum += tile_sum;
+      }
 #pragma unroll
-                    for (int step = 16; step > 0; step >>= 1)
-                      sum += __shfl_xor_sync(kFullWarp, sum, step);
-                    tied = __reduce_add_sync(kFullWarp, tied);
-                    if (lane == 0) {  // the only one that writes to this segment
-                      sums[s] += sum;
-                      ties[s] += tied;
-                    }
-                  });
+      for (int step = 16; step > 0; step >>= 1) sum += __shfl_xor_sync(kFullWarp, sum, step);
+      tied = __reduce_add_sync(kFullWarp, tied);
+      if (lane == 0) {
+        sums[s] = sum;
+        ties[s] = tied;
+      }
+    }
     __syncthreads();
     const int own_ties = thread < segments_ ? ties[thread] : 0;
     int all_ties;
@@ -339,7 +343,6 @@ class RowPicker {
 template <class T>
 __global__ void __launch_bounds__(kRowThreads) pick_kernel(const __grid_constant__ PickProblem p) {
   __shared__ RowShared shared;
-  wait_for_predecessor();
   RowBlock block(shared.scratch);
   const int64_t index = blockIdx.x;
   const int thread = static_cast<int>(threadIdx.x);
@@ -395,17 +398,15 @@ Status scan_segments(const Rows& rows, const SampleColumns& columns, void* segme
   const int64_t blocks = std::min<int64_t>((warps * 32 + threads - 1) / threads,
                                            int64_t{8} * facts.value()->multiprocessors);
   return dispatch_float(rows.dtype, "sample", [&]<class E>() -> Status {
-    launch_overlapped(scan_kernel<device_t<E>>, blocks, dim3(static_cast<unsigned>(threads)),
-                      facts.value()->capability, facts.value()->multiprocessors, stream, p);
+    scan_kernel<device_t<E>>
+        <<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), 0, stream>>>(p);
     return launch_status("sample");
   });
 }
 
 Status pick_tokens(const Rows& rows, const SampleColumns& columns, const void* segments,
-                   const int32_t* raw_nans, int32_t* tokens, int32_t* outcomes, Device device,
+                   const int32_t* raw_nans, int32_t* tokens, int32_t* outcomes,
                    cudaStream_t stream) {
-  const auto facts = device_facts(device);
-  if (!facts.ok()) return facts.status();
   const PickProblem p{.rows = rows,
                       .columns = columns,
                       .segments = static_cast<const uint4*>(segments),
@@ -415,8 +416,7 @@ Status pick_tokens(const Rows& rows, const SampleColumns& columns, const void* s
                       .per_row = static_cast<int32_t>(rows.segments()),
                       .segment_tokens = static_cast<int32_t>(rows.segment_tokens())};
   return dispatch_float(rows.dtype, "sample", [&]<class E>() -> Status {
-    launch_overlapped(pick_kernel<device_t<E>>, rows.count, dim3(kRowThreads),
-                      facts.value()->capability, facts.value()->multiprocessors, stream, p);
+    pick_kernel<device_t<E>><<<static_cast<unsigned>(rows.count), kRowThreads, 0, stream>>>(p);
     return launch_status("sample");
   });
 }

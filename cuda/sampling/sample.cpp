@@ -302,8 +302,7 @@ Status sample(const TensorView& logits, std::span<const SampleRow> rows,
                                          queue));
     MMCORE_RETURN_IF_ERROR(mc::scan_segments(problem, columns, segments, logits.device, queue));
     MMCORE_RETURN_IF_ERROR(mc::pick_tokens(problem, columns, segments, raw_nans, picked,
-                                           mc::at<int32_t>(device, plan.outcomes), logits.device,
-                                           queue));
+                                           mc::at<int32_t>(device, plan.outcomes), queue));
     MMCORE_RETURN_IF_ERROR(mc::row_logprobs(problem,
                                             mc::at<mc::LogprobRequest>(device, plan.requests),
                                             static_cast<int32_t>(requests.all.size()), picked,
