@@ -1,0 +1,220 @@
+// Tiles of 16 keys and values in shared memory: how they lie there, how a warp asks for them, and
+// the warp's matrix instructions on them.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "attention/decode_unit.cuh"
+#include "device/reduce.cuh"
+
+namespace mmcore::cuda {
+
+template <int kDim>
+struct DecodeTile {
+  static constexpr int kKeys = ops::kCellKeys;
+  static constexpr int kSteps = (kDim + 15) / 16;  // of 16 dims
+  static constexpr int kChunks = kDim / 8;         // of 16 bytes, in a key's row
+  static constexpr bool kSwizzled = kChunks % 8 == 0;
+  // An odd number of chunks, or a swizzle, puts 8 rows' chunks into different banks.
+  static constexpr int kRowBytes = (kSwizzled ? kChunks : (2 * kSteps) | 1) * 16;
+  static constexpr int kBytes = kKeys * kRowBytes;  // of K or V
+  static constexpr int kWanted = 24 * 1024 / (2 * kBytes);
+  static constexpr int kStages = kWanted < 3 ? 3 : kWanted > 6 ? 6 : kWanted;
+  static constexpr int kWarpBytes = kStages * 2 * kBytes;
+
+  static __device__ __forceinline__ int offset(int row, int chunk) {
+    return row * kRowBytes + (kSwizzled ? chunk ^ (row & 7) : chunk) * 16;
+  }
+};
+
+__device__ __forceinline__ uint32_t shared_address(const void* p) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
+
+/// 16 bytes, or zeros.
+__device__ __forceinline__ void copy16_async(uint32_t to, const char* from, bool there) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+               "r"(there ? 16 : 0)
+               : "memory");
+}
+__device__ __forceinline__ void commit_async() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+template <int kPending>
+__device__ __forceinline__ void wait_async() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+__device__ __forceinline__ void load_matrices(uint32_t (&x)[4], uint32_t at) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+               : "r"(at)
+               : "memory");
+}
+__device__ __forceinline__ void load_matrices_transposed(uint32_t (&x)[4], uint32_t at) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+               : "r"(at)
+               : "memory");
+}
+__device__ __forceinline__ uint32_t transposed(uint32_t x) {
+  uint32_t y;
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+  return y;
+}
+
+template <class T>
+__device__ __forceinline__ void multiply(float (&d)[4], const uint32_t (&a)[4],
+                                         const uint32_t (&b)[2]) {
+  if constexpr (std::is_same_v<T, __half>) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  } else {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  }
+}
+
+/// `low` in the lower half.
+template <class T>
+__device__ __forceinline__ uint32_t packed(float low, float high) {
+  uint32_t x;
+  if constexpr (std::is_same_v<T, __half>) {
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(x) : "f"(high), "f"(low));
+  } else {
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(x) : "f"(high), "f"(low));
+  }
+  return x;
+}
+
+__device__ __forceinline__ float fast_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+__device__ __forceinline__ float score(const DecodeParams& p, float dot) {
+  if (p.cap_factor == 0) return p.factor * dot;
+  // tanh, to some 1e-7.
+  return p.factor * (1.0f - __fdividef(2.0f, 1.0f + __expf(2.0f * p.cap_factor * dot)));
+}
+
+/// A warp's way through the tiles of the listed units: each `warps`-th tile of all of them in a
+/// row, so that no warp has more than one tile more than another.
+struct TileCursor {
+  int unit;
+  int tile;
+
+  __device__ __forceinline__ void settle(const DecodeUnit* units, int count) {
+    while (unit < count && tile >= units[unit].tile_end) {
+      const int past = tile - units[unit].tile_end;
+      ++unit;
+      if (unit < count) tile = units[unit].tile_begin + past;
+    }
+  }
+};
+
+/// Reads tiles of keys and values ahead.
+template <int kDim>
+struct TileReader {
+  using Tile = DecodeTile<kDim>;
+
+  const DecodeParams& p;
+  const DecodeUnit* units;
+  int count;
+  uint32_t ring;  // shared memory address of the warp's stages
+  int lane;
+
+  /// The block of key lane % 16 of a tile; -1 where there is none.
+  __device__ __forceinline__ int block_of(const TileCursor& at) const {
+    if (at.unit >= count) return -1;
+    const DecodeUnit& u = units[at.unit];
+    const int key = at.tile * Tile::kKeys + (lane & 15);
+    const int known = min(max(key, u.key_begin), u.keys - 1);
+    const int block =
+        __ldg(p.block_tables + u.sequence * p.table_stride + (known >> p.block_shift));
+    return static_cast<unsigned>(block) < static_cast<unsigned>(p.num_blocks) ? block : -1;
+  }
+
+  static constexpr int kPieces = Tile::kKeys * Tile::kChunks;
+
+  /// Rows [from, to) of 16 that lie one behind the other.
+  __device__ __forceinline__ void ask_rows(const char* k, const char* v, uint32_t k_to,
+                                           uint32_t v_to, int from, int to) const {
+    if constexpr (32 % Tile::kChunks == 0) {  // a lane stays in its column
+      constexpr int kRowsAtOnce = 32 / Tile::kChunks;
+      int row = lane / Tile::kChunks;
+      const int chunk = lane % Tile::kChunks;
+      k += row * p.k_row_stride + chunk * 16;
+      v += row * p.v_row_stride + chunk * 16;
+#pragma unroll
+      for (int i = 0; i < Tile::kKeys / kRowsAtOnce; ++i) {
+        const bool there = row >= from && row < to;
+        const int offset = Tile::offset(row, chunk);
+        copy16_async(k_to + offset, k, there);
+        copy16_async(v_to + offset, v, there);
+        row += kRowsAtOnce;
+        k += kRowsAtOnce * p.k_row_stride;
+        v += kRowsAtOnce * p.v_row_stride;
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < (kPieces + 31) / 32; ++i) {
+        const int piece = i * 32 + lane, row = piece / Tile::kChunks, chunk = piece % Tile::kChunks;
+        if (piece >= kPieces) continue;
+        const bool there = row >= from && row < to;
+        const int offset = Tile::offset(row, chunk);
+        copy16_async(k_to + offset, k + row * p.k_row_stride + chunk * 16, there);
+        copy16_async(v_to + offset, v + row * p.v_row_stride + chunk * 16, there);
+      }
+    }
+  }
+
+  /// Rows of blocks with less than 16; lane r knows row r's.
+  __device__ __forceinline__ void ask_scattered(const char* k, const char* v, uint32_t k_to,
+                                                uint32_t v_to, int key, int from, int to,
+                                                int block) const {
+    const int inside = (1 << p.block_shift) - 1;
+#pragma unroll 2
+    for (int i = 0; i < (kPieces + 31) / 32; ++i) {
+      const int piece = i * 32 + lane, row = piece / Tile::kChunks % Tile::kKeys,
+                chunk = piece % Tile::kChunks;
+      const int64_t its_block = __shfl_sync(kFullWarp, block, row);
+      if (piece >= kPieces) continue;
+      const bool there = row >= from && row < to && its_block >= 0;
+      const int offset = Tile::offset(row, chunk), in_block = (key + row) & inside;
+      const int64_t k_at = there ? its_block * p.k_block_stride + in_block * p.k_row_stride : 0;
+      const int64_t v_at = there ? its_block * p.v_block_stride + in_block * p.v_row_stride : 0;
+      copy16_async(k_to + offset, k + k_at + chunk * 16, there);
+      copy16_async(v_to + offset, v + v_at + chunk * 16, there);
+    }
+  }
+
+  /// Asks for a tile; rows outside of the unit's keys become zeros, for what lies there may be NaN.
+  __device__ __forceinline__ void ask(const TileCursor& at, int block, int stage) const {
+    if (at.unit < count) {
+      const DecodeUnit& u = units[at.unit];
+      const int key = at.tile * Tile::kKeys, inside = (1 << p.block_shift) - 1;
+      const int from = u.key_begin - key, to = u.keys - key;
+      const uint32_t k_to = ring + stage * (2 * Tile::kBytes), v_to = k_to + Tile::kBytes;
+      const char* k = p.k + u.kv_head * p.k_head_stride;
+      const char* v = p.v + u.kv_head * p.v_head_stride;
+      if (p.block_shift >= 4) {
+        const int64_t its_block = max(block, 0);
+        k += its_block * p.k_block_stride + (key & inside) * p.k_row_stride;
+        v += its_block * p.v_block_stride + (key & inside) * p.v_row_stride;
+        ask_rows(k, v, k_to, v_to, from, block < 0 ? 0 : to);
+      } else {
+        ask_scattered(k, v, k_to, v_to, key, from, to, block);
+      }
+    }
+    commit_async();
+  }
+};
+
+}  // namespace mmcore::cuda
