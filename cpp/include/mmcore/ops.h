@@ -132,8 +132,8 @@ MMCORE_API Status vision_projector(const VisionProjectorArgs& args, Stream strea
 // -------------------------------------------------------------------------------------------------------
 
 /// Gathers text rows and copies media rows: out[t] = source[t] >= 0 ? media[source[t]] :
-/// table[token_ids[t]]. An index outside the table or media is kInvalidArgument on the CPU and gives
-/// a row of zeros on a GPU.
+/// table[token_ids[t]]. An index outside the table or media is kInvalidArgument on the CPU and
+/// gives a row of zeros on a GPU.
 struct EmbeddingMergeArgs {
   TensorView token_ids;  // int32 or int64 [T]
   TensorView table;      // [V, H]
@@ -228,8 +228,8 @@ struct PagedAttentionArgs {
   bool causal = true;
   // Needed on a GPU, where nothing but them says how much work there is; ignored on the CPU. See
   // AttentionPlanShape, whose sequences are seq_lens' N and whose tokens are q's T.
-  TensorView plan{};            // int32 [>= attention_plan_words], in GPU memory
-  TensorView workspace{};       // uint8 [>= paged_attention_workspace_bytes], 16-byte aligned
+  TensorView plan{};          // int32 [>= attention_plan_words], in GPU memory
+  TensorView workspace{};     // uint8 [>= paged_attention_workspace_bytes], 16-byte aligned
   int64_t max_query_len = 0;  // as in the plan's shape
 };
 MMCORE_API Status paged_attention(const PagedAttentionArgs& args, Stream stream = {});
