@@ -35,7 +35,8 @@ class PaddedDecodes:
             return self.staged.read(plan)
         size = next(size for size in self.sizes if size >= rows)
         self.padded_rows += size - rows
-        self.staged.clear_decode(size)
+        for buffer in self.staged._buffers:
+            buffer.storage.fill_(77)  # what is not written must not be used
         inputs = self.staged.decode_inputs(size, self.tables)
         tables = self.staged.read_decode(plan, size)
         width = min(tables.shape[1], self.tables.shape[1])
