@@ -38,6 +38,12 @@ def tokens(outputs: list[RequestOutput]) -> list[list[int]]:
     return [list(output.outputs[0].token_ids) for output in outputs]
 
 
+def assert_clean(llm: LLM) -> None:
+    """Nothing is left, and no step had to be run again, which would hide its failure."""
+    assert_idle(llm)
+    assert llm.llm_engine.metrics()["steps_failed"] == 0
+
+
 def mixed_prompts() -> list[Any]:
     texts = ["a", "hello there", "x" * 70, "The quick brown fox. " * 9]
     return [*texts, *(with_picture(i, f"<image>{'y' * (5 * i)}?") for i in range(5))]
@@ -56,7 +62,7 @@ def test_the_bundled_picture_has_the_same_caption(
     [output] = llm.generate(caption_prompt(), CAPTION, use_tqdm=False)
     assert output.outputs[0].text == cpu_caption.outputs[0].text
     assert output.outputs[0].token_ids == cpu_caption.outputs[0].token_ids
-    assert_idle(llm)
+    assert_clean(llm)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -101,7 +107,7 @@ def test_graphs_change_no_token(llava_folder: Path, max_num_seqs: int) -> None:
         assert (graphs is None) == enforce_eager
         made.append(tokens(llm.generate(mixed_prompts(), GREEDY, use_tqdm=False)))
         assert graphs is None or len(graphs) > 1, "the graphs were given up"
-        assert_idle(llm)
+        assert_clean(llm)
     assert made[0] == made[1]
 
 
@@ -117,6 +123,7 @@ def test_the_same_tokens_as_on_the_cpu(llava_folder: Path) -> None:
         assert tokens(got) == tokens(expected)
     for prompt, output in zip(prompts, expected, strict=True):
         assert tokens(on_gpu.generate([prompt], GREEDY, use_tqdm=False)) == tokens([output])
+    assert_clean(on_gpu)
 
 
 def test_a_cache_of_another_type(llama_folder: Path) -> None:
@@ -181,7 +188,7 @@ def test_two_hundred_requests_with_aborts_leave_nothing(llava_folder: Path) -> N
         if not waiting and not engine.has_unfinished_requests():
             break
     assert finished == set(names), f"seed {seed}"
-    assert_idle(llm)
+    assert_clean(llm)
     expected = make_llm(llava_folder, device="cpu").generate(["hello"], GREEDY, use_tqdm=False)
     assert tokens(llm.generate(["hello"], GREEDY, use_tqdm=False)) == tokens(expected)
 

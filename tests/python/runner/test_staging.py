@@ -28,8 +28,10 @@ class PaddedDecodes:
         self.sizes = sizes
         self.tables = torch.zeros(sizes[-1], padded_width(MAX_BLOCKS), dtype=torch.int32)
         self.padded_rows = 0
+        self.steps = 0
 
     def read(self, plan: Any) -> StepInputs:
+        self.steps += 1
         rows = plan.num_tokens
         if rows != plan.num_sequences or len(plan.embeddings):
             return self.staged.read(plan)
@@ -76,8 +78,11 @@ def test_rows_left_over_change_nothing(llava: LLM, staged: StagedInputs) -> None
     expected = generate(llava)
     reader = PaddedDecodes(staged, batch_sizes(256))
     llava.llm_engine.model_runner.inputs = reader
+    before = llava.llm_engine.metrics()["steps"]
     assert generate(llava) == expected
     assert reader.padded_rows > 0
+    # The engine would run a step that failed again, each sequence alone.
+    assert llava.llm_engine.metrics()["steps"] - before == reader.steps
 
 
 def test_a_plan_comes_with_the_arrays(llava: LLM, staged: StagedInputs) -> None:
