@@ -1,0 +1,142 @@
+// KvMachine::check: what must hold after every operation, by the invariant's number.
+#include <algorithm>
+#include <string>
+
+#include "proof/kv_machine.h"
+
+namespace mmcore::proof {
+namespace {
+
+// The validators that the engine carries are slower than the checks here; they take their turn.
+constexpr int64_t kOwnValidatorsEvery = 64;
+
+std::string block_name(BlockId block) { return "block " + std::to_string(block); }
+
+}  // namespace
+
+void KvMachine::check() {
+  check_pool();
+  for (const auto& sequence : sequences_) check_sequence(*sequence);
+  check_salts();
+  if (operations_ % kOwnValidatorsEvery == 0) check_own_validators();
+}
+
+void KvMachine::check_pool() {
+  const BlockPool& pool = cache_.pool();
+  counted_.assign(model_.refs.size(), 0);
+  for (const auto& sequence : sequences_)
+    for (const BlockId block : sequence->table.blocks())
+      if (block > kNullBlock && block <= flavour_.usable_blocks) ++counted_[KvModel::at(block)];
+  for (const BlockCopy& copy : pending_) ++counted_[KvModel::at(copy.src)];
+  int64_t used = 0;
+  for (BlockId b = 1; b <= flavour_.usable_blocks; ++b) {
+    if (pool.refs(b) != counted_[KvModel::at(b)])
+      return fail("I2", block_name(b) + " has " + std::to_string(pool.refs(b)) +
+                            " references, tables and copies name it " +
+                            std::to_string(counted_[KvModel::at(b)]) + " times");
+    used += pool.refs(b) > 0;
+    const bool cached = model_.cached[KvModel::at(b)] != KvModel::kNothing;
+    if (pool.hashed(b) != cached ||
+        (flavour_.prefix_caching && cache_.index().contains(b) != cached))
+      return fail("I7", block_name(b) + (cached ? " should be cached" : " should not be cached"));
+  }
+  if (used + pool.num_free() != flavour_.usable_blocks)
+    return fail("I1", std::to_string(used) + " used and " + std::to_string(pool.num_free()) +
+                          " free blocks of " + std::to_string(flavour_.usable_blocks));
+  if (pool.refs(kNullBlock) != 1 || pool.hashed(kNullBlock))
+    return fail("I4", "the null block was touched");
+  if (flavour_.prefix_caching && cache_.index().size() != model_.num_cached())
+    return fail("I7", std::to_string(cache_.index().size()) + " blocks in the index, " +
+                          std::to_string(model_.num_cached()) + " cached");
+  const std::vector<BlockId> free = pool.free_list();
+  if (std::ssize(free) != pool.num_free())
+    return fail("I3", std::to_string(free.size()) + " blocks in the free list, " +
+                          std::to_string(pool.num_free()) + " counted");
+  for (const BlockId block : free)
+    if (pool.refs(block) != 0) return fail("I3", block_name(block) + " is free and used");
+  if (free != model_.free) return fail("I16", "the free list is in another order");
+  if (cache_.evictions() != model_.evictions)
+    return fail("I16", std::to_string(cache_.evictions()) + " evictions, not " +
+                           std::to_string(model_.evictions));
+}
+
+void KvMachine::check_sequence(const Sequence& sequence) {
+  const BlockTable& table = sequence.table;
+  if (table.size() != cache_.blocks_for(sequence.computed))
+    return fail("I11", "a table has " + std::to_string(table.size()) + " blocks for " +
+                           std::to_string(sequence.computed) + " tokens");
+  if (!std::ranges::equal(table.blocks(), sequence.blocks))
+    return fail("I11", "a table names other blocks than it should");
+  if (table.published() != sequence.published)
+    return fail("I7", std::to_string(table.published()) + " blocks of a table are published, not " +
+                          std::to_string(sequence.published));
+  const Document& document = documents_[sequence.document];
+  for (int64_t i = 0; i < sequence.published; ++i)
+    if (model_.cached[KvModel::at(table[i])] != document.block[static_cast<size_t>(i)])
+      return fail("I6", block_name(table[i]) + " is published with other content");
+  int64_t position = 0;
+  for (const BlockId block : table.blocks()) {
+    for (int64_t i = 0; i < flavour_.block_size && position < sequence.computed; ++i, ++position)
+      if (memory_[slot(block, i)] != document.prefix[static_cast<size_t>(position)])
+        return fail("I6", block_name(block) + " holds something else at position " +
+                              std::to_string(position));
+  }
+}
+
+void KvMachine::check_salts() {
+  counted_.assign(model_.refs.size(), -1);
+  for (const auto& sequence : sequences_) {
+    for (const BlockId block : sequence->table.blocks()) {
+      int& user = counted_[KvModel::at(block)];
+      if (user < 0) user = sequence->document;
+      const Document& first = documents_[user];
+      const Document& second = documents_[sequence->document];
+      if (first.salt != second.salt || first.lora_id != second.lora_id)
+        return fail("I10", block_name(block) + " is shared across salts or adapters");
+    }
+  }
+}
+
+// Two blocks have one key exactly if they and all before them hold the same. Once a document: the
+// keys do not change. Here the hash has all of its bits, whatever the flavour.
+void KvMachine::check_keys(int document) {
+  keys_checked_.resize(static_cast<size_t>(documents_.size()));
+  if (keys_checked_[static_cast<size_t>(document)]) return;
+  keys_checked_[static_cast<size_t>(document)] = true;
+  const BlockHasher hasher(HashKey::from_seed(1), 64);
+  const auto hashes = [&](const Document& d) {
+    KeyChain chain(flavour_.block_size, d.chain.spans(), d.chain.salt(), d.chain.lora_id());
+    std::vector<uint64_t> all;
+    for (int64_t i = 0; i < std::ssize(d.block); ++i)
+      all.push_back(chain.key(hasher, i, d.tokens, kRootNode).hash);
+    return all;
+  };
+  const Document& first = documents_[document];
+  const std::vector<uint64_t> keys = hashes(first);
+  for (int other = 0; other < documents_.size(); ++other) {
+    const Document& second = documents_[other];
+    const std::vector<uint64_t> others = hashes(second);
+    for (size_t i = 0; i < std::min(keys.size(), others.size()); ++i) {
+      if (first.block[i] == kPrivate || second.block[i] == kPrivate) break;
+      if ((keys[i] == others[i]) != (first.block[i] == second.block[i]))
+        return fail("I9", "block " + std::to_string(i) + " of documents " +
+                              std::to_string(document) + " and " + std::to_string(other) +
+                              (keys[i] == others[i] ? " differ and have one key"
+                                                    : " are equal and have two keys"));
+    }
+  }
+}
+
+void KvMachine::check_own_validators() {
+  if (violation_.found() || !pending_.empty()) return;  // they know no copies under way
+  std::vector<KvCache::TableView> views;
+  for (const auto& sequence : sequences_) {
+    const Document& document = documents_[sequence->document];
+    views.push_back({1, &sequence->table, &document.chain, document.tokens, sequence->computed});
+  }
+  for (const std::string& line : cache_.violations(views))
+    // Rolled back into a shared block: the next write copies, and write() looks at that.
+    if (!line.starts_with("kv.write")) return fail("validators", line);
+}
+
+}  // namespace mmcore::proof
