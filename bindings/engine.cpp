@@ -121,7 +121,11 @@ constexpr auto kConfigFields =
                std::pair("enable_chunked_prefill", &EngineConfig::enable_chunked_prefill),
                std::pair("max_prefill_chunk", &EngineConfig::max_prefill_chunk),
                std::pair("policy", &EngineConfig::policy),
+               std::pair("max_preemptions", &EngineConfig::max_preemptions),
                std::pair("max_queued_requests", &EngineConfig::max_queued_requests),
+               std::pair("max_queued_tokens", &EngineConfig::max_queued_tokens),
+               std::pair("step_watchdog_us", &EngineConfig::step_watchdog_us),
+               std::pair("share_within_step", &EngineConfig::share_within_step),
                std::pair("multimodal", &EngineConfig::multimodal),
                std::pair("split_media_items", &EngineConfig::split_media_items),
                std::pair("encoder_budget", &EngineConfig::encoder_budget),
@@ -131,10 +135,12 @@ constexpr auto kConfigFields =
                std::pair("eos_token_ids", &EngineConfig::eos_token_ids),
                std::pair("max_logprobs", &EngineConfig::max_logprobs),
                std::pair("max_logit_bias", &EngineConfig::max_logit_bias),
-               std::pair("max_stop_token_ids", &EngineConfig::max_stop_token_ids));
+               std::pair("max_stop_token_ids", &EngineConfig::max_stop_token_ids),
+               std::pair("max_sequences", &EngineConfig::max_sequences));
 
 constexpr auto kMetricFields =
     std::tuple(std::pair("num_waiting", &EngineMetrics::num_waiting),
+               std::pair("waiting_tokens", &EngineMetrics::waiting_tokens),
                std::pair("num_running", &EngineMetrics::num_running),
                std::pair("blocks_total", &EngineMetrics::blocks_total),
                std::pair("blocks_used", &EngineMetrics::blocks_used),
@@ -149,15 +155,20 @@ constexpr auto kMetricFields =
                std::pair("requests_finished", &EngineMetrics::requests_finished),
                std::pair("requests_aborted", &EngineMetrics::requests_aborted),
                std::pair("requests_failed", &EngineMetrics::requests_failed),
+               std::pair("requests_timed_out", &EngineMetrics::requests_timed_out),
                std::pair("tokens_planned", &EngineMetrics::tokens_planned),
                std::pair("tokens_generated", &EngineMetrics::tokens_generated),
                std::pair("prefix_tokens_queried", &EngineMetrics::prefix_tokens_queried),
                std::pair("prefix_tokens_hit", &EngineMetrics::prefix_tokens_hit),
+               std::pair("prefix_tokens_shared", &EngineMetrics::prefix_tokens_shared),
+               std::pair("tokens_forked", &EngineMetrics::tokens_forked),
                std::pair("blocks_evicted", &EngineMetrics::blocks_evicted),
                std::pair("block_copies", &EngineMetrics::block_copies),
                std::pair("items_encoded", &EngineMetrics::items_encoded),
                std::pair("items_skipped", &EngineMetrics::items_skipped),
-               std::pair("preemptions", &EngineMetrics::preemptions));
+               std::pair("preemptions", &EngineMetrics::preemptions),
+               std::pair("steps_slow", &EngineMetrics::steps_slow),
+               std::pair("slowest_step_us", &EngineMetrics::slowest_step_us));
 
 template <class Fields, class Visit>
 void for_each(const Fields& fields, Visit&& visit) {
@@ -168,6 +179,7 @@ void bind_config(py::module_& m) {
   py::native_enum<SchedulingPolicy>(m, "SchedulingPolicy", "enum.IntEnum", "Who runs first.")
       .value("FCFS", SchedulingPolicy::kFcfs)
       .value("PRIORITY", SchedulingPolicy::kPriority)
+      .value("LONGEST_PREFIX", SchedulingPolicy::kLongestPrefix)
       .finalize();
   py::class_<EngineConfig> config(m, "EngineConfig", "Limits and policies of an engine.");
   config.def(py::init<>());
@@ -191,8 +203,9 @@ void bind_outputs(py::module_& m) {
       .def_readonly("num_tokens", &StepOutcome::num_tokens)
       .def_readonly("committed", &StepOutcome::committed);
 
-  py::class_<Output>(m, "EngineOutput", "What changed for one request since the last call.")
+  py::class_<Output>(m, "EngineOutput", "What changed for one sequence of a request in one step.")
       .def_property_readonly("id", [](const Output& o) { return o.core.id; })
+      .def_property_readonly("sequence", [](const Output& o) { return o.core.sequence; })
       .def_property_readonly("tokens", &tokens_of)
       .def_property_readonly("logprobs", &token_logprobs_of,
                              "One list of (token, logprob, rank) a new token.")
@@ -223,8 +236,11 @@ cannot go on, and release(request_id). One thread at a time may use an engine.)"
           "abort", [](PyEngine& e, RequestId id) { throw_if_error(e.idle().abort(id)); },
           py::arg("request_id"))
       .def(
-          "finish", [](PyEngine& e, RequestId id) { throw_if_error(e.idle().finish(id)); },
-          py::arg("request_id"))
+          "finish",
+          [](PyEngine& e, RequestId id, int32_t sequence) {
+            throw_if_error(e.idle().finish(id, sequence));
+          },
+          py::arg("request_id"), py::arg("sequence") = 0)
       .def("step", &PyEngine::step)
       .def("take_outputs", &PyEngine::take_outputs)
       .def("has_unfinished", [](const PyEngine& e) { return e.idle().has_unfinished(); })

@@ -92,19 +92,31 @@ void bind_request(py::module_& m) {
   py::class_<Request>(m, "Request", "A prompt whose placeholders are expanded, and its media.")
       .def(py::init([](std::vector<TokenId> prompt_token_ids, std::vector<MediaItem> media,
                        const SamplingParams& sampling, int32_t priority, std::string cache_salt,
-                       uint64_t lora_id) {
-             return Request{std::move(prompt_token_ids), std::move(media), sampling, priority,
-                            std::move(cache_salt),       lora_id};
+                       uint64_t lora_id, int32_t num_sequences, int64_t timeout_us,
+                       int64_t queue_timeout_us) {
+             return Request{.prompt_token_ids = std::move(prompt_token_ids),
+                            .media = std::move(media),
+                            .sampling = sampling,
+                            .priority = priority,
+                            .cache_salt = std::move(cache_salt),
+                            .lora_id = lora_id,
+                            .num_sequences = num_sequences,
+                            .timeout_us = timeout_us,
+                            .queue_timeout_us = queue_timeout_us};
            }),
            py::arg("prompt_token_ids"), py::arg("media") = std::vector<MediaItem>{},
            py::arg_v("sampling", SamplingParams{}, "SamplingParams()"), py::arg("priority") = 0,
-           py::arg("cache_salt") = std::string(), py::arg("lora_id") = 0)
+           py::arg("cache_salt") = std::string(), py::arg("lora_id") = 0,
+           py::arg("num_sequences") = 1, py::arg("timeout_us") = 0, py::arg("queue_timeout_us") = 0)
       .def_readonly("prompt_token_ids", &Request::prompt_token_ids)
       .def_readonly("media", &Request::media)
       .def_readonly("sampling", &Request::sampling)
       .def_readonly("priority", &Request::priority)
       .def_readonly("cache_salt", &Request::cache_salt)
-      .def_readonly("lora_id", &Request::lora_id);
+      .def_readonly("lora_id", &Request::lora_id)
+      .def_readonly("num_sequences", &Request::num_sequences)
+      .def_readonly("timeout_us", &Request::timeout_us)
+      .def_readonly("queue_timeout_us", &Request::queue_timeout_us);
 }
 
 }  // namespace mmcore::python

@@ -146,8 +146,8 @@ py::typing::Tuple<TokenArray, TokenArray> history(const py::object& self, size_t
 void register_step_dtypes() {
   static bool done = false;  // under the GIL
   if (std::exchange(done, true)) return;
-  PYBIND11_NUMPY_DTYPE(ScheduledSequence, request, first_row, num_tokens, num_computed, is_prefill,
-                       sample_row);
+  PYBIND11_NUMPY_DTYPE(ScheduledSequence, request, sequence, first_row, num_tokens, num_computed,
+                       is_prefill, sample_row);
   PYBIND11_NUMPY_DTYPE(EncodeItem, request, item_index, slot, num_embeddings);
   PYBIND11_NUMPY_DTYPE(EmbeddingCopy, request, item_index, slot, src_row, dst_row, num_rows);
   PYBIND11_NUMPY_DTYPE(BlockCopy, src, dst);

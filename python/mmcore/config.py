@@ -319,9 +319,15 @@ class SchedulerConfig:
         Let a long prompt run over several steps; without it the token budget must hold the
         longest prompt.
     policy
-        ``"fcfs"``, or ``"priority"`` to let requests name a priority.
-    max_queued_requests
-        Waiting requests before new ones are refused; 0 for no limit.
+        ``"fcfs"``, ``"priority"`` to let requests name a priority, or ``"longest_prefix"`` to let
+        a waiting request whose prompt is cached pass others, each at most 16 times.
+    max_preemptions
+        How often one sequence may lose its cache to an earlier one; after that it gets room for
+        its whole life before it runs again. 0 never takes anything away.
+    max_queued_requests, max_queued_tokens
+        Waiting requests, and their tokens, before new ones are refused; 0 for no limit.
+    step_watchdog
+        Seconds after which a step counts as slow in the metrics; 0 watches none.
     max_prefill_chunk
         Longest part of one prompt in one step; 0 for the whole budget.
     """
@@ -329,8 +335,11 @@ class SchedulerConfig:
     max_num_batched_tokens: int = 2048
     max_num_seqs: int = 256
     enable_chunked_prefill: bool = True
-    policy: Literal["fcfs", "priority"] = "fcfs"
+    policy: Literal["fcfs", "priority", "longest_prefix"] = "fcfs"
+    max_preemptions: int = 4
     max_queued_requests: int = 0
+    max_queued_tokens: int = 0
+    step_watchdog: float = 0.0
     max_prefill_chunk: int = 0
 
     def __post_init__(self) -> None:
@@ -338,7 +347,11 @@ class SchedulerConfig:
         int_at_least("max_num_seqs", self.max_num_seqs, 1)
         int_at_least("max_queued_requests", self.max_queued_requests, 0)
         int_at_least("max_prefill_chunk", self.max_prefill_chunk, 0)
-        one_of("policy", self.policy, ("fcfs", "priority"))
+        one_of("policy", self.policy, ("fcfs", "priority", "longest_prefix"))
+        int_at_least("max_preemptions", self.max_preemptions, 0)
+        int_at_least("max_queued_tokens", self.max_queued_tokens, 0)
+        seconds = as_finite("step_watchdog", self.step_watchdog)
+        require(seconds >= 0, f"step_watchdog must be at least 0 seconds, got {seconds}.")
 
     @staticmethod
     def default_max_num_batched_tokens(

@@ -161,7 +161,7 @@ def test_cache_config_refusals(kwargs: dict[str, Any], message: str) -> None:
         ({"max_num_batched_tokens": 0}, "max_num_batched_tokens must be at least 1, got 0"),
         ({"max_num_seqs": "8"}, "max_num_seqs must be an integer, got '8'"),
         ({"max_queued_requests": -1}, "max_queued_requests must be at least 0"),
-        ({"policy": "lifo"}, "policy must be one of fcfs, priority, got 'lifo'"),
+        ({"policy": "lifo"}, "policy must be one of fcfs, priority, longest_prefix, got 'lifo'"),
     ],
     ids=str,
 )

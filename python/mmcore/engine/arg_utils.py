@@ -73,13 +73,19 @@ class EngineArgs:
     load_format
         ``"auto"``, ``"safetensors"``, or ``"dummy"`` for random weights.
     scheduling_policy
-        ``"fcfs"`` or ``"priority"``.
+        ``"fcfs"``, ``"priority"``, or ``"longest_prefix"``: among those that wait, the one with
+        the most cached tokens enters first, and nobody is passed more than 16 times.
+    max_preemptions
+        How often one sequence may lose its cache to an earlier one before it gets room for its
+        whole life; 0 never takes anything away.
     device
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     max_logprobs
         Most alternatives a position that a request may ask for.
-    max_queued_requests
-        Waiting requests before new ones are refused; 0 for no limit.
+    max_queued_requests, max_queued_tokens
+        Waiting requests, and their tokens, before new ones are refused; 0 for no limit.
+    step_watchdog
+        Seconds after which a step counts as slow in the metrics; 0 watches none.
     encoder_budget, encoder_cache_rows
         Embedding rows that one step may encode, and that the encoder cache keeps; None computes
         them from the token budget and the model's largest item.
@@ -118,9 +124,12 @@ class EngineArgs:
     mm_processor_kwargs: dict[str, Any] | None = None
     load_format: str = "auto"
     scheduling_policy: str = "fcfs"
+    max_preemptions: int = 4
     device: str = "auto"
     max_logprobs: int = 20
     max_queued_requests: int = 0
+    max_queued_tokens: int = 0
+    step_watchdog: float = 0.0
     encoder_budget: int | None = None
     encoder_cache_rows: int | None = None
     mm_input_cache_bytes: int = 1 << 30
@@ -196,7 +205,10 @@ class EngineArgs:
             max_num_seqs=self.max_num_seqs,
             enable_chunked_prefill=chunked,
             policy=self.scheduling_policy,  # type: ignore[arg-type]  # checked there
+            max_preemptions=self.max_preemptions,
             max_queued_requests=self.max_queued_requests,
+            max_queued_tokens=self.max_queued_tokens,
+            step_watchdog=self.step_watchdog,
             max_prefill_chunk=self.max_prefill_chunk,
         )
         scheduler_config.check_against(model_config.max_model_len)

@@ -41,7 +41,11 @@ class CoreConfig:
     enable_chunked_prefill: bool = True
     max_prefill_chunk: int = 0
     policy: int = 0
+    max_preemptions: int = 4
     max_queued_requests: int = 0
+    max_queued_tokens: int = 0
+    step_watchdog_us: int = 0
+    share_within_step: bool = True
     multimodal: bool = False
     split_media_items: bool = True
     encoder_budget: int = 0
@@ -52,6 +56,7 @@ class CoreConfig:
     max_logprobs: int = 20
     max_logit_bias: int = 300
     max_stop_token_ids: int = 256
+    max_sequences: int = 128
 
     def to_core(self) -> _C.EngineConfig:
         """Copy into the core's own type. The core checks the values when an engine is made."""

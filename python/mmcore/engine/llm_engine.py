@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmcore import _C
+from mmcore._checks import as_finite
 from mmcore.engine.arg_utils import EngineArgs, EngineConfig
 from mmcore.engine.core_config import CoreConfig
 from mmcore.engine.input_preprocessor import InputPreprocessor, ProcessedPrompt
 from mmcore.engine.output_processor import OutputProcessor
 from mmcore.engine.placeholder_ids import placeholder_token_ids
 from mmcore.engine.request_state import RequestState
-from mmcore.engine.sampling import SeedSource, check_supported, child_seed, to_core_params
+from mmcore.engine.sampling import SeedSource, check_supported, to_core_params
 from mmcore.engine.tokenizer import TokenizerAdapter, load_tokenizer
 from mmcore.errors import EngineDeadError, InternalError, MmcoreError, ValidationError
 from mmcore.multimodal import MULTIMODAL_REGISTRY
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from mmcore.config import CacheConfig, ModelConfig, SchedulerConfig
-    from mmcore.engine.sequence_state import SequenceState
     from mmcore.inputs import PromptType
     from mmcore.model_executor.memory_plan import MemoryPlan
     from mmcore.model_executor.model_runner import ModelRunner
@@ -82,8 +82,11 @@ class LLMEngine:
             max_num_batched_tokens=scheduler.max_num_batched_tokens,
             enable_chunked_prefill=scheduler.enable_chunked_prefill,
             max_prefill_chunk=scheduler.max_prefill_chunk,
-            policy=("fcfs", "priority").index(scheduler.policy),
+            policy=("fcfs", "priority", "longest_prefix").index(scheduler.policy),
+            max_preemptions=scheduler.max_preemptions,
             max_queued_requests=scheduler.max_queued_requests,
+            max_queued_tokens=scheduler.max_queued_tokens,
+            step_watchdog_us=round(scheduler.step_watchdog * 1e6),
             multimodal=model_config.is_multimodal_model,
             split_media_items=executor.split_media_items,
             encoder_budget=executor.encoder.budget,
@@ -133,11 +136,13 @@ class LLMEngine:
         priority: int = 0,
         *,
         cache_salt: str = "",
+        timeout: float | None = None,
+        queue_timeout: float | None = None,
     ) -> None:
         """Check a request and queue it.
 
         A request for several sequences (``n`` or ``best_of``) runs as that many sequences. The
-        first computes the prompt; the others start when it is in the prefix cache, and share it.
+        first computes the prompt; the others start when it is done, and share its cache.
 
         Parameters
         ----------
@@ -153,6 +158,9 @@ class LLMEngine:
             Smaller runs first; needs ``scheduling_policy="priority"``.
         cache_salt
             Requests with different salts never share cached blocks or encoder outputs.
+        timeout, queue_timeout
+            Seconds after which the request ends with a RequestTimeoutError: in all, and before it
+            first runs. They are looked at between steps.
 
         Raises
         ------
@@ -192,25 +200,17 @@ class LLMEngine:
             priority=priority,
             cache_salt=cache_salt,
             arrival_time=arrival_time,
+            timeout=_timeout("timeout", timeout),
+            queue_timeout=_timeout("queue_timeout", queue_timeout),
         )
-        shares_prompt = self.core_config.enable_prefix_caching
-        first, rest = state.sequences[:1], state.sequences[1:]
-        if not shares_prompt:
-            first, rest = state.sequences, []
-        state.unsubmitted = rest
-        submitted: list[SequenceState] = []
         try:
-            for sequence in first:
-                self._submit(state, sequence)
-                submitted.append(sequence)
+            self._submit(state)
         except MmcoreError as error:
-            for sequence in submitted:
-                self._abort_sequence(sequence)
             error.request_id = request_id
             raise
         self._requests[request_id] = state
 
-    def _submit(self, state: RequestState, sequence: SequenceState) -> None:
+    def _submit(self, state: RequestState) -> None:
         from mmcore.model_executor.model_runner import RunnerRequest
 
         params, prompt = state.params, state.prompt
@@ -218,20 +218,18 @@ class LLMEngine:
             _C.Request(
                 prompt.token_ids,
                 [item.to_core() for item in prompt.items],
-                to_core_params(
-                    params,
-                    child_seed(state.seed, sequence.index),
-                    needs_logprob=params.real_n < params.n,
-                    with_prompt_logprobs=sequence.index == 0,
-                ),
+                to_core_params(params, state.seed, needs_logprob=params.real_n < params.n),
                 state.priority,
                 state.cache_salt,
+                num_sequences=params.n,
+                timeout_us=_microseconds(state.timeout),
+                queue_timeout_us=_microseconds(state.queue_timeout),
             )
         )
         self.model_runner.add_request(
             core_id, RunnerRequest(prompt.items, params.logits_processors or ())
         )
-        self._outputs.track(core_id, state, sequence)
+        self._outputs.track(core_id, state)
 
     def abort_request(self, request_id: str | Iterable[str]) -> None:
         """Give up requests and free what they hold; unknown and finished ids are ignored.
@@ -249,16 +247,12 @@ class LLMEngine:
 
     def _give_up(self, state: RequestState, reason: str) -> None:
         """End the sequences that still run, and forget the request."""
+        core_id = self._outputs.forget(state)
+        if core_id is not None:
+            _ignore_missing(self._core.abort, core_id)
         for sequence in state.sequences:
-            self._abort_sequence(sequence)
             sequence.end_with(reason)
-        state.unsubmitted = []
         self._requests.pop(state.request_id, None)
-
-    def _abort_sequence(self, sequence: SequenceState) -> None:
-        if self._outputs.forget(sequence):
-            assert sequence.core_id is not None
-            _ignore_missing(self._core.abort, sequence.core_id)
 
     # Steps.
 
@@ -280,30 +274,14 @@ class LLMEngine:
         for core_id, when in self.model_runner.take_first_scheduled().items():
             self._outputs.note_scheduled(core_id, when)
         processed = self._outputs.process(self._core.take_outputs())
-        for core_id in processed.stopped:
-            _ignore_missing(self._core.finish, core_id)
+        for core_id, sequence in processed.stopped:
+            _ignore_missing(self._core.finish, core_id, sequence)
         for state in processed.failed:
             self._give_up(state, "error")
         for output in processed.outputs:
             if output.finished:
                 self._requests.pop(output.request_id, None)
-        outputs += processed.outputs
-        for state in processed.ready:
-            outputs += self._submit_rest(state)
-        return outputs
-
-    def _submit_rest(self, state: RequestState) -> list[RequestOutput]:
-        """Start the other sequences; gives a last output if that is refused."""
-        waiting, state.unsubmitted = state.unsubmitted, []
-        try:
-            for sequence in waiting:
-                self._submit(state, sequence)
-        except MmcoreError as error:
-            self._give_up(state, "error")
-            state.fail(error)
-            output = state.output()
-            return [] if output is None else [output]
-        return []
+        return outputs + processed.outputs
 
     def _check_alive(self) -> None:
         if self._dead is not None:
@@ -378,10 +356,25 @@ def _eos_token_ids(
     return tuple(dict.fromkeys(i for i in found if 0 <= i < logits_size))
 
 
-def _ignore_missing(call: Any, core_id: int) -> None:
+def _timeout(name: str, seconds: float | None) -> float | None:
+    """Refuse what is no time."""
+    if seconds is None:
+        return None
+    seconds = as_finite(name, seconds)
+    if seconds <= 0:
+        raise ValidationError(f"{name} must be more than 0 seconds, got {seconds!r}.")
+    return seconds
+
+
+def _microseconds(seconds: float | None) -> int:
+    """Convert a timeout for the core, to which 0 means none."""
+    return 0 if seconds is None else max(1, min(int(seconds * 1e6), 2**62))
+
+
+def _ignore_missing(call: Any, *names: int) -> None:
     """Call with an id that may have finished in the meantime."""
     try:
-        call(core_id)
+        call(*names)
     except ValidationError as error:
         if error.code != "not_found":
             raise

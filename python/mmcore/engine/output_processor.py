@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mmcore import _C
     from mmcore.engine.request_state import RequestState
-    from mmcore.engine.sequence_state import SequenceState
     from mmcore.outputs import RequestOutput
 
 __all__ = ["OutputProcessor", "Processed"]
@@ -25,44 +24,41 @@ class Processed:
     outputs
         To hand out, in the order in which requests were touched.
     stopped
-        Core ids of sequences that a stop string ended; the core still runs them.
+        Core id and index of sequences that a stop string ended; the core still runs them.
     failed
         Requests of which one sequence failed: the others must be given up.
-    ready
-        Requests whose first sequence has put the prompt into the cache.
     """
 
     outputs: list[RequestOutput] = field(default_factory=list)
-    stopped: list[int] = field(default_factory=list)
+    stopped: list[tuple[int, int]] = field(default_factory=list)
     failed: list[RequestState] = field(default_factory=list)
-    ready: list[RequestState] = field(default_factory=list)
 
 
 class OutputProcessor:
-    """Knows which core id belongs to which sequence of which request."""
+    """Knows which core id belongs to which request."""
 
     def __init__(self) -> None:
-        self._by_core_id: dict[int, tuple[RequestState, SequenceState]] = {}
+        self._by_core_id: dict[int, RequestState] = {}
 
     def __len__(self) -> int:
         return len(self._by_core_id)
 
-    def track(self, core_id: int, request: RequestState, sequence: SequenceState) -> None:
-        """Remember a sequence that was submitted."""
-        sequence.core_id = core_id
-        self._by_core_id[core_id] = (request, sequence)
+    def track(self, core_id: int, request: RequestState) -> None:
+        """Remember a request that was submitted."""
+        request.core_id = core_id
+        self._by_core_id[core_id] = request
 
-    def forget(self, sequence: SequenceState) -> bool:
-        """Ignore whatever the core still says of a sequence; True if it still ran."""
-        if sequence.core_id is None:
-            return False
-        return self._by_core_id.pop(sequence.core_id, None) is not None
+    def forget(self, request: RequestState) -> int | None:
+        """Ignore whatever the core still says of a request; its core id if it still ran."""
+        if request.core_id is None or self._by_core_id.pop(request.core_id, None) is None:
+            return None
+        return request.core_id
 
     def note_scheduled(self, core_id: int, when: float) -> None:
-        """Keep when a sequence first ran."""
-        entry = self._by_core_id.get(core_id)
-        if entry is not None:
-            entry[0].scheduled_at(when)
+        """Keep when a request first ran."""
+        request = self._by_core_id.get(core_id)
+        if request is not None:
+            request.scheduled_at(when)
 
     def process(self, core_outputs: Sequence[_C.EngineOutput]) -> Processed:
         """Apply outputs in their order and build what to hand out."""
@@ -70,25 +66,25 @@ class OutputProcessor:
         processed = Processed()
         touched: dict[int, RequestState] = {}
         for output in core_outputs:
-            entry = self._by_core_id.get(output.id)
-            if entry is None:
+            request = self._by_core_id.get(output.id)
+            if request is None:
                 continue
-            request, sequence = entry
-            touched[id(request)] = request
+            sequence = request.sequences[output.sequence]
+            if sequence.finished:  # by a stop string; this is the core's last word on it
+                continue
+            touched[output.id] = request
             if output.error is not None:
                 request.error = request.error or output.error
             if sequence.apply(output):
-                processed.stopped.append(output.id)
+                processed.stopped.append((output.id, output.sequence))
             request.note(output, sequence, now)
-            if sequence.finished:
-                self.forget(sequence)
         for request in touched.values():
             if request.error is not None:
                 request.fail(request.error)
                 processed.failed.append(request)
-            elif request.unsubmitted and request.sequences[0].token_ids:
-                processed.ready.append(request)
             made = request.output()
             if made is not None:
                 processed.outputs.append(made)
+            if request.finished:
+                self.forget(request)
         return processed

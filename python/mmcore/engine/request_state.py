@@ -31,7 +31,7 @@ class RequestState:
     params
         What was asked for.
     seed
-        Seed of the first sequence; the others' follow from it.
+        Seed of the first sequence; the core derives the others'.
     adapter
         The tokenizer, or None.
     """
@@ -40,15 +40,17 @@ class RequestState:
         "_adapter",
         "_prompt_logprobs",
         "cache_salt",
+        "core_id",
         "error",
         "metrics",
         "params",
         "priority",
         "prompt",
+        "queue_timeout",
         "request_id",
         "seed",
         "sequences",
-        "unsubmitted",
+        "timeout",
     )
 
     def __init__(
@@ -62,6 +64,8 @@ class RequestState:
         priority: int = 0,
         cache_salt: str = "",
         arrival_time: float | None = None,
+        timeout: float | None = None,
+        queue_timeout: float | None = None,
     ) -> None:
         self.request_id = request_id
         self.prompt = prompt
@@ -69,6 +73,9 @@ class RequestState:
         self.seed = seed
         self.priority = priority
         self.cache_salt = cache_salt
+        self.timeout = timeout
+        self.queue_timeout = queue_timeout
+        self.core_id: int | None = None
         self.error: MmcoreError | None = None
         now = time.time()
         arrived = now if arrival_time is None else arrival_time
@@ -76,8 +83,6 @@ class RequestState:
         self.sequences = [
             SequenceState(i, params, prompt.token_ids, adapter) for i in range(params.n)
         ]
-        # Sequences that wait until the first one has put the prompt into the prefix cache.
-        self.unsubmitted: list[SequenceState] = []
         self._adapter = adapter if params.detokenize else None
         self._prompt_logprobs: PromptLogprobs | None = (
             None if params.prompt_logprobs is None else [None]

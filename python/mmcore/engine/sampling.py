@@ -11,10 +11,8 @@ from mmcore.errors import ValidationError
 if TYPE_CHECKING:
     from mmcore.sampling_params import SamplingParams
 
-__all__ = ["SeedSource", "check_supported", "child_seed", "to_core_params"]
+__all__ = ["SeedSource", "check_supported", "to_core_params"]
 
-_MASK64 = (1 << 64) - 1
-_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: steps that never come near each other
 _UNLIMITED = 2**31 - 1
 
 
@@ -27,11 +25,6 @@ class SeedSource:
     def draw(self) -> int:
         """Give the next seed."""
         return self._random.getrandbits(64)
-
-
-def child_seed(seed: int, index: int) -> int:
-    """Give the seed of sequence `index` of a request; sequence 0 has the request's own."""
-    return (seed + index * _GOLDEN) & _MASK64
 
 
 def check_supported(params: SamplingParams) -> None:
@@ -48,9 +41,7 @@ def check_supported(params: SamplingParams) -> None:
         )
 
 
-def to_core_params(
-    params: SamplingParams, seed: int, *, needs_logprob: bool, with_prompt_logprobs: bool = True
-) -> _C.SamplingParams:
+def to_core_params(params: SamplingParams, seed: int, *, needs_logprob: bool) -> _C.SamplingParams:
     """Translate parameters; the core checks them against the model when it gets the request.
 
     Parameters
@@ -58,11 +49,9 @@ def to_core_params(
     params
         What the request asked for.
     seed
-        The seed of this sequence.
+        The seed of the first sequence.
     needs_logprob
         Ask for the sampled tokens' log probabilities even if the request does not.
-    with_prompt_logprobs
-        False for all sequences but the first: the prompt is the same.
     """
     core = _C.SamplingParams()
     core.temperature = params.temperature
@@ -79,7 +68,7 @@ def to_core_params(
         core.num_logprobs = params.logprobs
     elif needs_logprob:
         core.num_logprobs = 0
-    if params.prompt_logprobs is not None and with_prompt_logprobs:
+    if params.prompt_logprobs is not None:
         core.num_prompt_logprobs = params.prompt_logprobs
     core.ignore_eos = params.ignore_eos
     if params.stop_token_ids:

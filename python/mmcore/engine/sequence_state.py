@@ -58,7 +58,6 @@ class SequenceState:
         "_params",
         "_stops",
         "_wants_logprobs",
-        "core_id",
         "cumulative_logprob",
         "finish_reason",
         "index",
@@ -76,7 +75,6 @@ class SequenceState:
         adapter: TokenizerAdapter | None,
     ) -> None:
         self.index = index
-        self.core_id: int | None = None
         self.text = ""
         self.token_ids: list[int] = []
         self.logprobs: list[dict[int, Logprob]] | None = None if params.logprobs is None else []

@@ -104,6 +104,7 @@ class LLM:
         guided_options_request: Any = None,
         priority: Sequence[int] | None = None,
         *,
+        timeout: float | None = None,
         errors: OnError = "raise",
     ) -> list[RequestOutput]:
         """Generate from prompts, which run together.
@@ -123,6 +124,9 @@ class LLM:
             Show the progress.
         priority
             One number a prompt, smaller runs first; needs ``scheduling_policy="priority"``.
+        timeout
+            Seconds after which a prompt that is not finished ends with a
+            :class:`~mmcore.RequestTimeoutError`.
         errors
             What to do about prompts that failed: ``"raise"`` the first error, or ``"return"`` an
             output with :attr:`~mmcore.outputs.RequestOutput.error` in its place.
@@ -151,7 +155,7 @@ class LLM:
         inputs = _as_list(prompts, prompt_token_ids)
         params = _one_each("sampling_params", sampling_params, len(inputs), SamplingParams())
         priorities = _one_each("priority", priority, len(inputs), 0)
-        return self._run(inputs, params, priorities, use_tqdm, errors)
+        return self._run(inputs, params, priorities, use_tqdm, errors, timeout)
 
     def chat(
         self,
@@ -228,6 +232,7 @@ class LLM:
         priorities: Sequence[int],
         use_tqdm: bool,
         errors: OnError,
+        timeout: float | None = None,
     ) -> list[RequestOutput]:
         """Add all prompts, run until nothing is left, and put the outputs in order.
 
@@ -245,7 +250,7 @@ class LLM:
                     final = params[place].clone()
                     final.output_kind = RequestOutputKind.FINAL_ONLY
                     self.llm_engine.add_request(
-                        request_id, prompt, final, priority=priorities[place]
+                        request_id, prompt, final, priority=priorities[place], timeout=timeout
                     )
                 except (MmcoreError, TypeError) as error:
                     refused[place] = error

@@ -64,7 +64,9 @@ def test_a_row_without_anything_to_choose_fails_its_request_alone() -> None:
     class Runner(LogitsRunner):
         def execute(self, plan: Any) -> None:
             logits = self.logits.repeat(plan.num_samples, 1)
-            for _, first, count, _, _, row in plan.sequences.tolist():
+            for first, count, row in plan.sequences[
+                ["first_row", "num_tokens", "sample_row"]
+            ].tolist():
                 if row >= 0 and 13 in plan.token_ids[first : first + count]:
                     logits[row] = float("nan")
             _C.sample(plan, logits)

@@ -15,6 +15,7 @@ from mmcore.errors import (
     EngineDeadError,
     EngineOverloadedError,
     InternalError,
+    RequestTimeoutError,
     ValidationError,
 )
 from mmcore.sampling_params import RequestOutputKind
@@ -226,13 +227,81 @@ def test_a_full_queue(make_llama: LLMFactory) -> None:
     assert_idle(llm)
 
 
-def test_siblings_that_find_the_queue_full_fail_their_request(make_llama: LLMFactory) -> None:
+def test_siblings_need_no_place_in_the_queue(make_llama: LLMFactory) -> None:
     llm = make_llama(max_queued_requests=1, max_num_seqs=1)
     engine = llm.llm_engine
     engine.add_request("r", "x", SamplingParams(n=4, temperature=1.0, max_tokens=3))
     [*_, last] = drain(engine)["r"]
-    assert last.finished
-    assert isinstance(last.error, EngineOverloadedError)
+    assert last.error is None
+    assert [c.finish_reason for c in last.outputs] == ["length"] * 4
+    assert_idle(llm)
+
+
+def test_the_queue_holds_so_many_tokens(make_llama: LLMFactory) -> None:
+    engine = make_llama(max_queued_tokens=12).llm_engine
+    engine.add_request("a", {"prompt_token_ids": [5] * 10}, GREEDY)
+    with pytest.raises(EngineOverloadedError, match="max_queued_tokens"):
+        engine.add_request("b", {"prompt_token_ids": [5] * 3}, GREEDY)
+    assert engine.metrics()["waiting_tokens"] == 10
+    assert list(drain(engine)) == ["a"]
+
+
+@pytest.mark.parametrize("enable_prefix_caching", [True, False])
+def test_sequences_share_the_prompt(make_llama: LLMFactory, enable_prefix_caching: bool) -> None:
+    llm = make_llama(enable_prefix_caching=enable_prefix_caching)
+    engine = llm.llm_engine
+    params = SamplingParams(n=3, temperature=1.0, max_tokens=4, ignore_eos=True, seed=11)
+    engine.add_request("r", {"prompt_token_ids": [7] * 21}, params)
+    [*_, last] = drain(engine)["r"]
+    metrics = engine.metrics()
+    assert metrics["tokens_forked"] == 2 * 20
+    assert metrics["tokens_planned"] == 21 + 2 + 3 * 3
+    assert len({tuple(c.token_ids) for c in last.outputs}) > 1
+    assert_idle(llm)
+
+
+def test_a_deadline_ends_a_request_with_an_error(make_llama: LLMFactory) -> None:
+    llm = make_llama()
+    engine = llm.llm_engine
+    params = SamplingParams(n=2, temperature=1.0, max_tokens=40, ignore_eos=True)
+    engine.add_request("late", "hello", params, timeout=1e-9)
+    engine.add_request("queued", "hello", GREEDY, queue_timeout=1e-9)
+    engine.add_request("patient", "hello", GREEDY, timeout=1e9, queue_timeout=1e9)
+    outputs = drain(engine)
+    for name in ("late", "queued"):
+        error = outputs[name][-1].error
+        assert isinstance(error, RequestTimeoutError)
+        assert error.code == "request_timeout"
+        assert error.request_id == name
+    assert outputs["patient"][-1].error is None
+    assert engine.metrics()["requests_timed_out"] == 2
+    with pytest.raises(ValidationError, match="timeout must be more than 0"):
+        engine.add_request("r", "hello", GREEDY, timeout=0)
+    assert_idle(llm)
+
+
+def test_the_watchdog_counts_slow_steps(make_llama: LLMFactory) -> None:
+    for seconds, counts in ((1e-6, True), (1e6, False)):
+        engine = make_llama(step_watchdog=seconds).llm_engine
+        engine.add_request("r", "hello", GREEDY)
+        drain(engine)
+        metrics = engine.metrics()
+        assert metrics["steps_slow"] == (metrics["steps"] if counts else 0)
+        assert metrics["slowest_step_us"] > 0
+
+
+@pytest.mark.parametrize("policy", ["fcfs", "priority", "longest_prefix"])
+@pytest.mark.parametrize("max_preemptions", [0, 4])
+def test_policies_change_no_token(
+    make_llama: LLMFactory, policy: str, max_preemptions: int
+) -> None:
+    prompts = [{"prompt_token_ids": [3 + i % 3] * (4 + i)} for i in range(8)]
+    expected = [o.outputs[0].token_ids for o in make_llama().generate(prompts, GREEDY)]
+    llm = make_llama(
+        scheduling_policy=policy, max_preemptions=max_preemptions, max_num_seqs=2,
+        block_size=1, num_gpu_blocks_override=40,
+    )  # fmt: skip
+    assert [o.outputs[0].token_ids for o in llm.generate(prompts, GREEDY)] == expected
     assert_idle(llm)
 
 
