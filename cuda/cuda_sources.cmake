@@ -30,6 +30,7 @@ set(MMCORE_CUDA_SOURCES
   attention/varlen.cpp
   copy_blocks.cu
   host/device.cpp
+  host/tensor_map_encoder.cpp
   matrix/gemv.cu
   matrix/linear.cpp
   matrix/simt.cu

@@ -1,28 +1,12 @@
 #include "attention/prefill_maps.h"
 
-#include <cuda_runtime_api.h>
-
 #include <algorithm>
 #include <string>
 
+#include "host/tensor_map_encoder.h"
+
 namespace mmcore::cuda {
 namespace {
-
-using Encode = decltype(&cuTensorMapEncodeTiled);
-
-/// The driver's function, found at run time so that nothing links against the driver.
-Encode driver_encode() {
-  static const Encode encode = [] {
-    void* entry = nullptr;
-    cudaDriverEntryPointQueryResult found{};
-    constexpr unsigned kCuda12 = 12000;
-    const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry,
-                                                               kCuda12, cudaEnableDefault, &found);
-    const bool usable = error == cudaSuccess && found == cudaDriverEntryPointSuccess;
-    return usable ? reinterpret_cast<Encode>(entry) : nullptr;
-  }();
-  return encode;
-}
 
 CUresult describe(const PrefillParams& a, const ops::KvRows& rows, int32_t box_rows,
                   CUtensorMap& map) {
@@ -43,12 +27,13 @@ CUresult describe(const PrefillParams& a, const ops::KvRows& rows, int32_t box_r
                                  bytes(rows.row_stride), bytes(block)};
   const cuuint32_t box[4] = {64, 1, static_cast<cuuint32_t>(box_rows), 1};
   const cuuint32_t steps[4] = {1, 1, 1, 1};
-  return driver_encode()(&map,
-                         p.dtype == DType::kBFloat16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
-                                                     : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
-                         4, const_cast<void*>(rows.data), sizes, strides, box, steps,
-                         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                         CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  return tensor_map_encoder()(&map,
+                              p.dtype == DType::kBFloat16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
+                                                          : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+                              4, const_cast<void*>(rows.data), sizes, strides, box, steps,
+                              CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                              CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+                              CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
 }
 
 }  // namespace
@@ -59,7 +44,7 @@ bool key_maps_possible(const PrefillParams& a) {
            (a.p.block_tables == nullptr || rows.block_stride > 0);
   };
   const bool rows = a.p.block_tables != nullptr ? a.p.block_shift >= 3 : a.key_rows > 0;
-  return a.vector_kv && rows && strides(a.p.k) && strides(a.p.v) && driver_encode() != nullptr;
+  return a.vector_kv && rows && strides(a.p.k) && strides(a.p.v) && tensor_map_encoder() != nullptr;
 }
 
 Status key_maps(const char* op, const PrefillParams& a, int32_t rows, KeyMaps& maps) {

@@ -1,33 +1,14 @@
 #include "matrix/tensor_map.h"
 
-#include <cuda_runtime_api.h>
-
 #include <string>
 
+#include "host/tensor_map_encoder.h"
+
 namespace mmcore::cuda {
-namespace {
-
-using Encode = decltype(&cuTensorMapEncodeTiled);
-
-/// The driver's function, found at run time so that nothing links against the driver.
-Encode driver_encode() {
-  static const Encode encode = [] {
-    void* entry = nullptr;
-    cudaDriverEntryPointQueryResult found{};
-    constexpr unsigned kCuda12 = 12000;
-    const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry,
-                                                               kCuda12, cudaEnableDefault, &found);
-    const bool usable = error == cudaSuccess && found == cudaDriverEntryPointSuccess;
-    return usable ? reinterpret_cast<Encode>(entry) : nullptr;
-  }();
-  return encode;
-}
-
-}  // namespace
 
 Status row_map(const char* op, DType dtype, const void* data, int64_t rows, int64_t columns,
                int64_t stride, int box_rows, int box_columns, CUtensorMap& map) {
-  const Encode encode = driver_encode();
+  const TensorMapEncoder encode = tensor_map_encoder();
   if (encode == nullptr) {
     return Status::unsupported(std::string(op) +
                                ": the driver has no cuTensorMapEncodeTiled; expected CUDA 12");
