@@ -164,7 +164,7 @@ void Engine::Impl::commit_outputs(const ScheduledEntry& entry, int32_t sample_ro
     output.new_prompt_logprobs.push_back(std::move(result_.prompt_logprobs[prompt_row++]));
   sequence.prompt_logprobs_done += entry.num_prompt_rows;
   if (sample_row < 0) return;
-  if (sequence.group != nullptr && !sequence.group->forked) fork(sequence);
+  if (sequence.is_one_of_several && !sequence.group->forked) fork(sequence);
   SampledToken& sampled = result_.tokens[static_cast<size_t>(sample_row)];
   sequence.tokens.push_back(sampled.token);
   output.new_tokens.push_back(std::move(sampled));
@@ -190,7 +190,7 @@ void Engine::Impl::roll_back(const Status& status) {
   }
   // It ran alone: the failure is its own.
   recovery_.dismiss();
-  end_request(find(ids.front())->request, FinishReason::kError, reason);
+  end_request(find(ids.front())->request(), FinishReason::kError, reason);
 }
 
 // Ends the requests that the runner named; false if none of them lives.
@@ -211,7 +211,7 @@ void Engine::Impl::break_down(const Status& status) {
   std::set<RequestId> requests;
   for (const auto& [id, sequence] : sequences_) by_id.emplace(id, sequence.get());
   for (const auto& [id, sequence] : by_id) {
-    requests.insert(sequence->request);
+    requests.insert(sequence->request());
     push_end(*sequence, FinishReason::kError, status);
     if (sequence->group == nullptr || sequence->group->forked) continue;
     for (size_t i = 1; i < sequence->group->members.size(); ++i)

@@ -41,6 +41,7 @@ Result<RequestId> Engine::Impl::submit(Request&& request) {
     group->members[0] = sequence.get();
     group->live = num_sequences;
     sequence->group = group.get();
+    sequence->is_one_of_several = true;
     groups_.emplace(id, std::move(group));
   }
   scheduler_.add(sequence.get());
@@ -133,7 +134,7 @@ void Engine::Impl::fork(Sequence& first) {
 }
 
 RequestOutput& Engine::Impl::push_output(const Sequence& sequence) {
-  RequestOutput& output = outputs_.push(sequence.request);
+  RequestOutput& output = outputs_.push(sequence.request());
   output.sequence = sequence.index;
   output.num_cached_tokens = sequence.num_cached_tokens;
   output.num_preemptions = sequence.num_preemptions;
@@ -186,7 +187,7 @@ bool Engine::Impl::end_request(RequestId request, FinishReason reason, const Sta
 // Forgets a sequence that the scheduler does not know any more; true if it was the last one of its
 // request.
 bool Engine::Impl::drop(Sequence* sequence) {
-  const RequestId request = sequence->request;
+  const RequestId request = sequence->request();
   SequenceGroup* group = sequence->group;
   if (group != nullptr) {
     group->begun |= sequence->first_run_done;

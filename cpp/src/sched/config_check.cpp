@@ -31,6 +31,9 @@ Status check_minima(const EngineConfig& c) {
   MMCORE_RETURN_IF_ERROR(at_least("max_logprobs", c.max_logprobs, 0));
   MMCORE_RETURN_IF_ERROR(at_least("max_logit_bias", c.max_logit_bias, 0));
   MMCORE_RETURN_IF_ERROR(at_least("max_sequences", c.max_sequences, 1));
+  if (c.max_sequences > std::numeric_limits<uint16_t>::max())
+    return Status::invalid_argument("max_sequences must be at most 65535, got " +
+                                    std::to_string(c.max_sequences) + ".");
   return at_least("max_stop_token_ids", c.max_stop_token_ids, 0);
 }
 

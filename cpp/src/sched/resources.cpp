@@ -11,7 +11,7 @@ EncoderKey Resources::key_of(const Sequence& sequence, int32_t item) const {
                  .lora_id = sequence.chain.lora_id(),
                  .salt = sequence.chain.salt()};
   if (key.id.empty()) {
-    key.owner = sequence.request;
+    key.owner = sequence.request();
     key.item = item;
   }
   return key;

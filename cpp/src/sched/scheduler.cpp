@@ -42,7 +42,7 @@ void Scheduler::remove(Sequence* sequence) {
   sequence->state = SequenceState::kFinished;
   drop_reservation(*sequence);
   resources_.release(*sequence);
-  if (sequence->group == nullptr) resources_.forget(sequence->request);
+  if (sequence->group == nullptr) resources_.forget(sequence->request());
 }
 
 void Scheduler::begin_selection() {
@@ -308,7 +308,7 @@ void Scheduler::finish(Sequence* sequence) {
   sequence->state = SequenceState::kFinished;
   drop_reservation(*sequence);
   resources_.release(*sequence);
-  if (sequence->group == nullptr) resources_.forget(sequence->request);
+  if (sequence->group == nullptr) resources_.forget(sequence->request());
   ++num_finished_;
 }
 

@@ -16,7 +16,6 @@ Sequence::Sequence(RequestId request_id, Request&& source, int32_t block_size, i
       ignore_eos(source.sampling.ignore_eos),
       has_stop_tokens(!source.sampling.stop_token_ids.empty()),
       num_items(static_cast<int32_t>(source.media.size())),
-      request(request_id),
       slots(source.media.size(), -1),
       chain(block_size, SpanMap(std::move(source.media)), std::move(source.cache_salt),
             source.lora_id),
@@ -30,8 +29,8 @@ Sequence::Sequence(RequestId request_id, Request&& source, int32_t block_size, i
 Sequence Sequence::sibling(int32_t sibling_index) const {
   Sequence other = *this;
   other.tokens.resize(static_cast<size_t>(prompt_len));
-  other.order.id = request + static_cast<RequestId>(sibling_index);
-  other.index = sibling_index;
+  other.order.id = request() + static_cast<RequestId>(sibling_index);
+  other.index = static_cast<uint16_t>(sibling_index);
   other.computed = 0;
   other.first_live_item = 0;
   other.state = SequenceState::kWaiting;

@@ -48,6 +48,8 @@ struct alignas(64) Sequence {
   /// Another sequence of the same request, before its first step.
   Sequence sibling(int32_t sibling_index) const;
 
+  /// The request's id, which is that of its first sequence.
+  RequestId request() const { return order.id - index; }
   int32_t size() const { return static_cast<int32_t>(tokens.size()); }
   int32_t num_outputs() const { return size() - prompt_len; }
   int32_t remaining() const { return size() - computed; }
@@ -70,21 +72,21 @@ struct alignas(64) Sequence {
   int32_t min_tokens = 0;
   int32_t first_live_item = 0;  // media items before it are wholly in the KV cache
   SequenceState state = SequenceState::kWaiting;
-  bool ignore_eos = false;
-  bool has_stop_tokens = false;
-  bool first_run_done = false;  // a step of it was committed
-  bool reserved = false;        // runs with blocks set aside for its whole life
+  bool ignore_eos : 1 = false;
+  bool has_stop_tokens : 1 = false;
+  bool first_run_done : 1 = false;     // a step of it was committed
+  bool reserved : 1 = false;           // runs with blocks set aside for its whole life
+  bool is_one_of_several : 1 = false;  // `group` is set
+  uint16_t index = 0;                  // among the request's sequences
   BlockTable table;
   int32_t num_items = 0;
   int32_t num_cached_tokens = 0;  // prefix hit of the first scheduling
   int32_t num_preemptions = 0;
-  RequestId request = 0;             // order.id of the request's first sequence
-  int32_t index = 0;                 // among the request's sequences
-  uint64_t admitted_in = 0;          // selection in which it last entered
-  SequenceGroup* group = nullptr;    // of a request for several
-  int32_t times_passed = 0;          // while it waited, by later ones
   int32_t prompt_logprobs_done = 0;  // positions delivered, of prompt_len - 1
 
+  uint64_t admitted_in = 0;        // selection in which it last entered
+  SequenceGroup* group = nullptr;  // of a request for several
+  int32_t times_passed = 0;        // while it waited, by later ones
   std::vector<EncoderSlot> slots;  // by item: the encoder entry that it has pinned, or -1
   KeyChain chain;
   SamplingParams sampling;

@@ -46,7 +46,7 @@ void StepBuilder::build(uint64_t step, std::vector<ScheduledEntry>& entries,
     const int32_t end = end_of(entry);
     const bool samples = end == sequence.size();
     plan.sequences[i] = {
-        .request = sequence.request,
+        .request = sequence.request(),
         .sequence = sequence.index,
         .first_row = row,
         .num_tokens = entry.num_tokens,
@@ -154,7 +154,7 @@ void StepBuilder::build_media(const ScheduledEntry& entry, int32_t first_row,
     const bool listed =
         std::ranges::any_of(plan.encode, [&](const EncodeItem& item) { return item.slot == slot; });
     if (!resources.encoder().ready(slot) && !listed)
-      plan.encode.push_back({sequence.request, i, slot, spans.rows(i)});
+      plan.encode.push_back({sequence.request(), i, slot, spans.rows(i)});
     // One copy for each run of embedding tokens.
     for (int64_t p = from; p < to;) {
       if (!spans.is_embedding(i, p)) {
@@ -163,7 +163,7 @@ void StepBuilder::build_media(const ScheduledEntry& entry, int32_t first_row,
       }
       int64_t q = spans.masked(i) ? p + 1 : to;
       while (q < to && spans.is_embedding(i, q)) ++q;
-      plan.embeddings.push_back({.request = sequence.request,
+      plan.embeddings.push_back({.request = sequence.request(),
                                  .item_index = i,
                                  .slot = slot,
                                  .src_row = static_cast<int32_t>(spans.rows_before(i, p)),
