@@ -56,17 +56,6 @@ KeyFault key_fault(KvFault fault) {
   }
 }
 
-// The first `count` blocks of a table for another one.
-template <class Cache>
-void share_blocks(Cache& cache, const BlockTable& source, BlockTable& table, int64_t count) {
-  if constexpr (requires { cache.share(source, table, count); }) {
-    cache.share(source, table, count);
-  } else {
-    cache.fork(source, table);
-    cache.truncate(table, count);
-  }
-}
-
 }  // namespace
 
 std::span<const KvFlavour> kv_flavours() {
@@ -222,9 +211,11 @@ void KvMachine::advance(const Operation& o) {
       std::min(sequence.computed + 1 + o.b % (3 * flavour_.block_size), length(sequence));
   if (target == sequence.computed) return release(o.a % sequences_.size());
   const int64_t needed = cache_.blocks_for(target) - sequence.table.size();
-  if (cache_.pool().num_free() < needed + (is_tail_shared(sequence) ? 1 : 0))
+  if (cache_.pool().num_free() < needed)
     return release(o.c % sequences_.size());  // preemption: somebody gives way
-  if (fault_ != KvFault::kWriteShared) make_tail_writable(sequence);
+  // A step runs its copies before it writes.
+  const BlockId tail = sequence.blocks.empty() ? kNullBlock : sequence.blocks.back();
+  if (std::ranges::find(pending_, tail, &BlockCopy::src) != pending_.end()) finish_copies();
   cache_.grow(sequence.table, cache_.blocks_for(target));
   while (std::ssize(sequence.blocks) < cache_.blocks_for(target))
     sequence.blocks.push_back(model_.allocate());
@@ -243,23 +234,6 @@ bool KvMachine::is_tail_shared(const Sequence& sequence) const {
   const BlockId tail = sequence.blocks.back();
   return model_.refs[KvModel::at(tail)] > 1 ||
          model_.cached[KvModel::at(tail)] != KvModel::kNothing;
-}
-
-void KvMachine::make_tail_writable(Sequence& sequence) {
-  if (sequence.computed % flavour_.block_size == 0) return;
-  const bool expected = is_tail_shared(sequence);
-  const auto copy = cache_.make_writable(sequence.table, sequence.computed / flavour_.block_size);
-  if (copy.has_value() != expected)
-    return fail("I5", expected ? "a shared tail was not copied" : "a private tail was copied");
-  if (!copy) return;
-  pending_.push_back(*copy);
-  const BlockId source = sequence.blocks.back();  // this table's reference is the copy's now
-  const BlockId fresh = model_.allocate();
-  sequence.blocks.back() = fresh;
-  sequence.published = std::min(sequence.published, std::ssize(sequence.blocks) - 1);
-  for (int64_t i = 0; i < flavour_.block_size; ++i)
-    memory_[slot(fresh, i)] = memory_[slot(source, i)];
-  ++totals_.copies;
 }
 
 void KvMachine::write(Sequence& sequence, int64_t target) {
@@ -308,12 +282,7 @@ void KvMachine::fail_step(Sequence& sequence, int64_t target) {
           hits_, sequence.table.blocks().first(static_cast<size_t>(sequence.table.published()))))
     return fail("I7", "blocks that were published ahead are not found");
   if (fault_ != KvFault::kSkipRollback) cache_.unpublish(sequence.table, published);
-  const int64_t keep = cache_.blocks_for(sequence.computed);
-  cache_.truncate(sequence.table, keep);
-  while (std::ssize(sequence.blocks) > keep) {
-    model_.unref(sequence.blocks.back());
-    sequence.blocks.pop_back();
-  }
+  drop_blocks(sequence, cache_.blocks_for(sequence.computed));
   ++totals_.rollbacks;
 }
 
@@ -327,7 +296,7 @@ void KvMachine::fork(const Operation& o) {
   const int64_t full = child->computed / flavour_.block_size;
   const bool has_tail = child->computed % flavour_.block_size != 0;
   if (has_tail && cache_.pool().num_free() == 0) return;
-  share_blocks(cache_, parent.table, child->table, full);
+  cache_.share(parent.table, child->table, full);
   child->blocks.assign(parent.blocks.begin(), parent.blocks.begin() + full);
   for (const BlockId block : child->blocks) model_.ref(block);
   child->published = std::min(parent.published, full);
@@ -335,18 +304,31 @@ void KvMachine::fork(const Operation& o) {
   sequences_.push_back(std::move(child));
 }
 
+// To a position inside a block that others may read: what is written next goes to a copy of it.
 void KvMachine::roll_back(const Operation& o) {
   if (fault_ != KvFault::kCopiesLast) finish_copies();
   Sequence& sequence = *sequences_[o.a % sequences_.size()];
   sequence.computed -= std::min<int64_t>(sequence.computed, o.b % (2 * flavour_.block_size));
-  const int64_t keep = cache_.blocks_for(sequence.computed);
+  drop_blocks(sequence, cache_.blocks_for(sequence.computed));
+  ++totals_.rollbacks;
+  if (fault_ == KvFault::kWriteShared || !is_tail_shared(sequence)) return;
+  const int64_t full = sequence.computed / flavour_.block_size;
+  if (cache_.pool().num_free() == 0) {  // no room for the copy: the whole block goes
+    sequence.computed = full * flavour_.block_size;
+    return drop_blocks(sequence, full);
+  }
+  const BlockId source = sequence.blocks.back();
+  drop_blocks(sequence, full);
+  copy_tail(sequence, source);
+}
+
+void KvMachine::drop_blocks(Sequence& sequence, int64_t keep) {
   cache_.truncate(sequence.table, keep);
   while (std::ssize(sequence.blocks) > keep) {
     model_.unref(sequence.blocks.back());
     sequence.blocks.pop_back();
   }
   sequence.published = std::min(sequence.published, keep);
-  ++totals_.rollbacks;
 }
 
 // Sources of copies go first: one that outlives the blocks before it would stay in the index behind
@@ -358,10 +340,7 @@ void KvMachine::release(size_t which) {
     cache_.release(sequence.table);
     cache_.release(sequence.table);  // a second time does nothing
   }
-  while (!sequence.blocks.empty()) {
-    model_.unref(sequence.blocks.back());
-    sequence.blocks.pop_back();
-  }
+  for (; !sequence.blocks.empty(); sequence.blocks.pop_back()) model_.unref(sequence.blocks.back());
   sequences_.erase(sequences_.begin() + static_cast<std::ptrdiff_t>(which));
 }
 

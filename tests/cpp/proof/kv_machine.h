@@ -78,7 +78,7 @@ class KvMachine {
 
   bool is_tail_shared(const Sequence& sequence) const;
   void copy_tail(Sequence& sequence, BlockId source);
-  void make_tail_writable(Sequence& sequence);
+  void drop_blocks(Sequence& sequence, int64_t keep);
   void write(Sequence& sequence, int64_t target);
   void publish(Sequence& sequence);
   void fail_step(Sequence& sequence, int64_t target);
