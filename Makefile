@@ -22,7 +22,7 @@ compiled := $(shell find bindings cmake cpp cuda -type f 2>/dev/null) CMakeLists
 export PATH := $(bin):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cpp test-python bench cuda-check gpu stubs format lint typecheck wheel clean build
+.PHONY: help demo test test-cpp test-python bench soak cuda-check gpu stubs format lint typecheck wheel clean build
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -43,6 +43,9 @@ test-python: $(stamps)/built $(stamps)/test ## the Python tests; PYTEST='-k name
 
 bench: $(stamps)/built ## the C++ benchmarks and the ops against torch
 	@bash scripts/run_benchmarks.sh
+
+soak: $(stamps)/built $(stamps)/test ## look for rare faults for MINUTES (10), write benchmarks/results/soak-*.md
+	@bash scripts/soak.sh
 
 cuda-check: $(stamps)/deps ## compile the CUDA kernels; needs nvcc, no GPU
 	@bash scripts/cuda_check.sh
