@@ -44,6 +44,10 @@ def _cases() -> dict[str, tuple[Any, ...]]:
             q, cache[0], cache[1], tables, start, seq_lens, 0.2, 0.0, 0, True,
         ),
         "varlen_attention": (q, k, torch.randn(3, 1, 32), start, start, 0.2, 0.0, 0, True),
+        "sample_tensors": (
+            torch.randn(3, 9), torch.ones(3), torch.ones(3), torch.zeros(3),
+            torch.full((3,), -1, dtype=torch.int32), torch.arange(3), torch.arange(3),
+        ),
     }  # fmt: skip
 
 
