@@ -55,6 +55,12 @@ Document Documents::draw() {
     for (const MediaItem& item : earlier.media)
       if (static_cast<size_t>(item.offset) + static_cast<size_t>(item.length) <= length)
         document.media.push_back(item);
+    // The same tokens with an image one position later: only the keys tell these apart.
+    if (!document.media.empty() && below(3) == 0) {
+      MediaItem& last = document.media.back();
+      const auto after = static_cast<size_t>(last.offset) + static_cast<size_t>(last.length);
+      if (after < length && document.tokens[after] == 1) ++last.offset;
+    }
     document.salt = earlier.salt;
     document.lora_id = earlier.lora_id;
   }
@@ -68,6 +74,7 @@ void Documents::append_media(Document& document) {
   document.media.push_back(image(which, document.tokens.size()));
   document.tokens.insert(document.tokens.end(), static_cast<size_t>(document.media.back().length),
                          1);
+  document.tokens.push_back(1);  // what follows may look like one more of its tokens
 }
 
 void Documents::number(Document& document, int32_t block_size) {
