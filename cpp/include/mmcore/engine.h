@@ -43,6 +43,7 @@ struct EngineMetrics {
   uint64_t tokens_generated = 0;
   uint64_t prefix_tokens_queried = 0;
   uint64_t prefix_tokens_hit = 0;
+  uint64_t prefix_tokens_copied = 0;  // of those hit, in the copied beginning of a block
   uint64_t tokens_forked = 0;         // taken over from another sequence of the request
   uint64_t prefix_tokens_shared = 0;  // of those hit, in blocks filled by the same step
   uint64_t blocks_evicted = 0;        // cached blocks taken for new use

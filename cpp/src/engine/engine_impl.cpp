@@ -142,6 +142,7 @@ void Engine::Impl::commit() {
   counters_.tokens_generated += plan_.sampling.size();
   counters_.prefix_tokens_queried += static_cast<uint64_t>(selection.prefix_tokens_queried);
   counters_.prefix_tokens_hit += static_cast<uint64_t>(selection.prefix_tokens_hit);
+  counters_.prefix_tokens_copied += static_cast<uint64_t>(selection.prefix_tokens_copied);
   counters_.tokens_forked += static_cast<uint64_t>(selection.tokens_forked);
   counters_.prefix_tokens_shared += static_cast<uint64_t>(selection.prefix_tokens_shared);
   counters_.items_encoded += static_cast<uint64_t>(selection.items_encoded);

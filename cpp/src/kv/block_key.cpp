@@ -18,7 +18,8 @@ void append_bytes(std::vector<uint64_t>& words, std::span<const uint8_t> bytes) 
   }
 }
 
-// One item's share of the block [begin, end): which item, which of its rows, on which tokens.
+// One item's share of the block [begin, end): which item, which of its rows, on
+// which tokens.
 void append_item(std::vector<uint64_t>& words, const SpanMap& spans, int32_t item, int64_t begin,
                  int64_t end) {
   const int64_t from = std::max(begin, spans.begin_of(item));
@@ -71,12 +72,20 @@ std::span<const TokenId> KeyChain::tokens_of(int64_t i, std::span<const TokenId>
   return tokens.subspan(static_cast<size_t>(i * block_size_), static_cast<size_t>(block_size_));
 }
 
-void KeyChain::build_extra(int64_t i) {
+void KeyChain::build_prefix(int64_t i) {
   extra_.clear();
-  if (i == 0) {
-    extra_.push_back(lora_id_);
-    append_bytes(extra_, {reinterpret_cast<const uint8_t*>(salt_.data()), salt_.size()});
-  }
+  if (i != 0) return;
+  extra_.push_back(lora_id_);
+  append_bytes(extra_, {reinterpret_cast<const uint8_t*>(salt_.data()), salt_.size()});
+}
+
+std::span<const uint64_t> KeyChain::text_extra(int64_t i) {
+  build_prefix(i);
+  return extra_;
+}
+
+void KeyChain::build_extra(int64_t i) {
+  build_prefix(i);
   if (spans_.empty()) return;
   const int64_t begin = i * block_size_;
   const ItemRange items = spans_.overlapping(begin, begin + block_size_);

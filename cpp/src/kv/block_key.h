@@ -55,6 +55,9 @@ class KeyChain {
   BlockKey key(const BlockHasher& hasher, int64_t i, std::span<const TokenId> tokens,
                NodeId parent);
 
+  /// The extra words of block i if no item overlaps it. Valid until the next call.
+  std::span<const uint64_t> text_extra(int64_t i);
+
   /// Blocks from this one on depend on an item without identity and are never cached.
   int64_t first_private_block() const { return first_private_block_; }
   int32_t block_size() const { return block_size_; }
@@ -64,6 +67,7 @@ class KeyChain {
 
  private:
   std::span<const TokenId> tokens_of(int64_t i, std::span<const TokenId> tokens) const;
+  void build_prefix(int64_t i);
   void build_extra(int64_t i);
 
   int32_t block_size_ = 0;

@@ -39,6 +39,24 @@ void KvCache::match(KeyChain& chain, std::span<const TokenId> tokens, int64_t ma
   }
 }
 
+PrefixIndex::Partial KvCache::match_partial(KeyChain& chain, std::span<const TokenId> tokens,
+                                            std::span<const BlockId> hits) const {
+  const int64_t i = std::ssize(hits);
+  const int64_t begin = i * block_size();
+  if (!options_.prefix_caching || i >= chain.first_private_block()) return {};
+  // Items are compared by whole blocks only.
+  int64_t end = std::min<int64_t>(std::ssize(tokens), begin + block_size());
+  const ItemRange items = chain.spans().overlapping(begin, end);
+  if (items.first < items.last) end = std::max(begin, chain.spans().begin_of(items.first));
+  const int64_t least = std::max(1, block_size() / 4);
+  if (end - begin < least) return {};
+  const PrefixIndex::Partial found = index_.find_partial(
+      hits.empty() ? kNullBlock : hits.back(),
+      tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)),
+      chain.text_extra(i));
+  return found.tokens < least ? PrefixIndex::Partial{} : found;
+}
+
 void KvCache::adopt(BlockTable& table, std::span<const BlockId> hits) {
   check_eq(table.size(), 0, "kv cache: adopt into a table that is not empty");
   for (const BlockId block : hits) pool_.ref(block);
@@ -85,7 +103,7 @@ void KvCache::publish(BlockTable& table, KeyChain& chain, std::span<const TokenI
       table.version_ = next_version();
       table.node_ = index_.node(cached);
     } else {
-      table.node_ = index_.insert(block, key);
+      table.node_ = index_.insert(block, key, i == 0 ? kNullBlock : table[i - 1]);
       pool_.set_hashed(block, true);
     }
     ++table.published_;
@@ -99,7 +117,7 @@ void KvCache::publish_ahead(BlockTable& table, KeyChain& chain, std::span<const 
   for (int64_t i = table.published_; i < full; ++i) {
     const BlockKey key = chain.key(hasher_, i, tokens, table.node_);
     if (index_.find(key) != kNullBlock) return;
-    table.node_ = index_.insert(table[i], key);
+    table.node_ = index_.insert(table[i], key, i == 0 ? kNullBlock : table[i - 1]);
     pool_.set_hashed(table[i], true);
     ++table.published_;
   }

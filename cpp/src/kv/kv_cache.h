@@ -42,6 +42,11 @@ class KvCache {
   /// no references. O(hits).
   void match(KeyChain& chain, std::span<const TokenId> tokens, int64_t max_blocks,
              std::vector<BlockId>& hits) const;
+  /// After match() has found `hits`: a cached block that begins like what follows them, and for how
+  /// many tokens of text. Fewer than a quarter of a block are none: they are computed as quickly as
+  /// a block is copied.
+  PrefixIndex::Partial match_partial(KeyChain& chain, std::span<const TokenId> tokens,
+                                     std::span<const BlockId> hits) const;
 
   /// Starts an empty table with published blocks from match(), which it references.
   void adopt(BlockTable& table, std::span<const BlockId> hits);

@@ -33,7 +33,44 @@ BlockId PrefixIndex::find(const BlockKey& wanted) const {
   return kNullBlock;
 }
 
-NodeId PrefixIndex::insert(BlockId block, const BlockKey& key) {
+// The null block's record, which is never registered, heads the first blocks.
+void PrefixIndex::link_child(BlockId block) {
+  Record& record = records_[static_cast<size_t>(block)];
+  BlockId& head = records_[static_cast<size_t>(record.parent_block)].first_child;
+  record.prev_sibling = kNullBlock;
+  record.next_sibling = head;
+  if (head != kNullBlock) records_[static_cast<size_t>(head)].prev_sibling = block;
+  head = block;
+}
+
+void PrefixIndex::unlink_child(BlockId block) {
+  Record& record = records_[static_cast<size_t>(block)];
+  if (record.prev_sibling != kNullBlock)
+    records_[static_cast<size_t>(record.prev_sibling)].next_sibling = record.next_sibling;
+  else
+    records_[static_cast<size_t>(record.parent_block)].first_child = record.next_sibling;
+  if (record.next_sibling != kNullBlock)
+    records_[static_cast<size_t>(record.next_sibling)].prev_sibling = record.prev_sibling;
+  record.next_sibling = record.prev_sibling = record.parent_block = kNullBlock;
+}
+
+PrefixIndex::Partial PrefixIndex::find_partial(BlockId parent, std::span<const TokenId> tokens,
+                                               std::span<const uint64_t> extra) const {
+  Partial best;
+  BlockId b = records_[static_cast<size_t>(parent)].first_child;
+  for (int looked = 0; b != kNullBlock && looked < kMaxSiblings; ++looked) {
+    const BlockKey stored = key(b);
+    if (std::ranges::equal(stored.extra, extra)) {
+      const auto end = std::ranges::mismatch(stored.tokens, tokens).in1;
+      const auto shared = static_cast<int32_t>(end - stored.tokens.begin());
+      if (shared > best.tokens) best = {b, shared};
+    }
+    b = records_[static_cast<size_t>(b)].next_sibling;
+  }
+  return best;
+}
+
+NodeId PrefixIndex::insert(BlockId block, const BlockKey& key, BlockId parent) {
   check(!contains(block), "prefix index: insert of a registered block");
   check_eq(key.tokens.size(), static_cast<size_t>(block_size_), "prefix index: block not full");
   Record& record = records_[static_cast<size_t>(block)];
@@ -41,6 +78,8 @@ NodeId PrefixIndex::insert(BlockId block, const BlockKey& key) {
   record.parent = key.parent;
   record.node = ++last_node_;
   record.extra.assign(key.extra.begin(), key.extra.end());
+  record.parent_block = parent;
+  link_child(block);
   std::ranges::copy(key.tokens, tokens_.begin() + int64_t{block} * block_size_);
   BlockId& head = buckets_[bucket_of(key.hash)];
   record.next = head;
@@ -58,6 +97,7 @@ void PrefixIndex::erase(BlockId block) {
     link = &records_[static_cast<size_t>(*link)].next;
   }
   *link = record.next;
+  unlink_child(block);
   record.next = kNullBlock;
   record.node = kRootNode;
   record.extra.clear();
@@ -75,6 +115,14 @@ std::vector<std::string> PrefixIndex::violations() const {
     if (b == kNullBlock) out.push_back("kv.null_block: the null block is registered");
     if (!nodes.insert(node(b)).second)
       out.push_back("kv.index: " + name + " shares its node with another block");
+    const Record& record = records_[static_cast<size_t>(b)];
+    const BlockId left = record.prev_sibling;
+    const BlockId expected = left != kNullBlock
+                                 ? records_[static_cast<size_t>(left)].next_sibling
+                                 : records_[static_cast<size_t>(record.parent_block)].first_child;
+    const bool has_parent = node(record.parent_block) == record.parent;  // else: kv.chain below
+    if (has_parent && expected != b)
+      out.push_back("kv.index: " + name + " is not among its parent's children");
     const BlockId found = find(key(b));
     if (found != b)
       out.push_back("kv.index: " + name + " is found as block " + std::to_string(found));

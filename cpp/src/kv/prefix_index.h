@@ -23,8 +23,19 @@ class PrefixIndex {
   /// extra words (invariant: kv.exact).
   BlockId find(const BlockKey& key) const;
   /// Registers a block whose content no other block has; returns its new node.
-  NodeId insert(BlockId block, const BlockKey& key);
+  /// `parent` is the block of key.parent, the null block for a first block.
+  NodeId insert(BlockId block, const BlockKey& key, BlockId parent = kNullBlock);
   void erase(BlockId block);
+
+  struct Partial {
+    BlockId block = kNullBlock;
+    int32_t tokens = 0;  // that it shares, fewer than a block
+  };
+  /// Among the newest blocks whose parent is the registered block `parent` (the null block: first
+  /// blocks), the one whose tokens begin like `tokens` for longest. Only blocks with exactly these
+  /// extra words. O(1): looks at kMaxSiblings.
+  Partial find_partial(BlockId parent, std::span<const TokenId> tokens,
+                       std::span<const uint64_t> extra) const;
 
   bool contains(BlockId block) const { return node(block) != kRootNode; }
   /// Node of a registered block, kRootNode of any other.
@@ -43,10 +54,18 @@ class PrefixIndex {
     uint64_t hash = 0;
     NodeId parent = kRootNode;
     NodeId node = kRootNode;
-    BlockId next = kNullBlock;  // in the same bucket
+    BlockId next = kNullBlock;          // in the same bucket
+    BlockId parent_block = kNullBlock;  // valid while the parent is registered
+    BlockId first_child = kNullBlock;   // the newest
+    BlockId next_sibling = kNullBlock;
+    BlockId prev_sibling = kNullBlock;
     std::vector<uint64_t> extra;
   };
 
+  static constexpr int kMaxSiblings = 8;
+
+  void link_child(BlockId block);
+  void unlink_child(BlockId block);
   size_t bucket_of(uint64_t hash) const { return hash & (buckets_.size() - 1); }
 
   int32_t block_size_;

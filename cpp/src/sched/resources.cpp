@@ -70,7 +70,11 @@ void Resources::unpin(Sequence& sequence, int32_t item) {
 
 int64_t Resources::match(Sequence& sequence, int64_t max_tokens) {
   kv_.match(sequence.chain, sequence.tokens, kv_.blocks_for(max_tokens), hits_);
-  return static_cast<int64_t>(hits_.size()) * kv_.block_size();
+  const int64_t whole = static_cast<int64_t>(hits_.size()) * kv_.block_size();
+  if (whole >= max_tokens) return whole;
+  const auto partial = kv_.match_partial(sequence.chain, sequence.tokens, hits_);
+  if (partial.tokens > 0) hits_.push_back(partial.block);
+  return whole + partial.tokens;
 }
 
 int64_t Resources::adoption_cost(int64_t tokens) const {

@@ -268,6 +268,7 @@ bool Scheduler::admit(Sequence* sequence) {
     counters_.prefix_tokens_queried += sequence->size();
     counters_.prefix_tokens_hit += hit;
     counters_.prefix_tokens_shared += shared;
+    counters_.prefix_tokens_copied += hit % config_.block_size;
   }
   for (int32_t i = 0; i < sequence->spans().size(); ++i)
     counters_.items_skipped += sequence->spans().end_of(i) <= hit;

@@ -29,6 +29,7 @@ TEST_P(SimulationTest, output_in_a_crowd_is_output_alone) {
     total.prefix_tokens_hit += m.prefix_tokens_hit;
     total.prefix_tokens_shared += m.prefix_tokens_shared;
     total.tokens_forked += m.tokens_forked;
+    total.prefix_tokens_copied += m.prefix_tokens_copied;
     total.items_skipped += m.items_skipped;
     total.block_copies += m.block_copies;
     total.blocks_evicted += m.blocks_evicted;
@@ -44,6 +45,7 @@ TEST_P(SimulationTest, output_in_a_crowd_is_output_alone) {
   EXPECT_GT(total.prefix_tokens_hit, 1000u);
   EXPECT_GT(total.prefix_tokens_shared, 100u);
   EXPECT_GT(total.tokens_forked, 1000u);
+  EXPECT_GT(total.prefix_tokens_copied, 1000u);
   EXPECT_GT(total.items_skipped, 100u);
   EXPECT_GT(total.block_copies, 20u);
   EXPECT_GT(total.blocks_evicted, 1000u);

@@ -49,14 +49,44 @@ TEST(PrefixIndex, a_node_number_is_never_used_twice) {
   const NodeId second = index.insert(1, key);
   EXPECT_NE(first, second);
   // So a child of the old content is not taken for a child of the new one.
-  index.insert(2, {.hash = 9, .parent = second, .tokens = kOther});
+  index.insert(2, {.hash = 9, .parent = second, .tokens = kOther}, 1);
   EXPECT_EQ(index.find({.hash = 9, .parent = first, .tokens = kOther}), kNullBlock);
+}
+
+TEST(PrefixIndex, finds_the_child_that_begins_like_the_tokens_for_longest) {
+  PrefixIndex index(20, 4);
+  const auto add = [&](BlockId block, NodeId parent, BlockId parent_block,
+                       const std::vector<TokenId>& tokens, std::span<const uint64_t> extra = {}) {
+    return index.insert(
+        block,
+        {.hash = static_cast<uint64_t>(block), .parent = parent, .tokens = tokens, .extra = extra},
+        parent_block);
+  };
+  const NodeId root = add(1, kRootNode, kNullBlock, {1, 2, 3, 4});
+  add(2, root, 1, {5, 6, 7, 8});
+  add(3, root, 1, {5, 6, 9, 9});
+  const std::vector<uint64_t> image = {42};
+  add(4, root, 1, {5, 6, 7, 9}, image);
+  const auto find = [&](BlockId parent, const std::vector<TokenId>& tokens) {
+    const auto found = index.find_partial(parent, tokens, {});
+    return std::pair(found.block, found.tokens);
+  };
+  EXPECT_EQ(find(1, {5, 6, 7, 9}), std::pair(2, 3)) << "the fourth holds an image";
+  EXPECT_EQ(find(1, {5, 6, 9}), std::pair(3, 3));
+  EXPECT_EQ(find(1, {4}), std::pair(0, 0));
+  EXPECT_EQ(find(0, {1, 2}), std::pair(1, 2));
+  EXPECT_EQ(find(0, {5, 6}), std::pair(0, 0)) << "not a first block";
+  index.erase(2);
+  EXPECT_EQ(find(1, {5, 6, 7, 9}), std::pair(3, 2));
+  for (BlockId b = 5; b < 13; ++b) add(b, root, 1, {b, 0, 0, 0});
+  EXPECT_EQ(find(1, {5, 6, 9}), std::pair(5, 1)) << "only the newest are looked at";
+  EXPECT_EQ(index.violations(), std::vector<std::string>());
 }
 
 TEST(PrefixIndex, reports_a_cached_block_whose_parent_is_gone) {
   PrefixIndex index(8, 2);
   const NodeId parent = index.insert(1, {.hash = 5, .parent = 0, .tokens = kTokens});
-  index.insert(2, {.hash = 6, .parent = parent, .tokens = kTokens});
+  index.insert(2, {.hash = 6, .parent = parent, .tokens = kTokens}, 1);
   expect_sound(index);
   index.erase(1);
   ASSERT_EQ(index.violations().size(), 1u);

@@ -132,7 +132,8 @@ TEST_F(Crowded, the_youngest_waits_and_never_takes_from_an_older_one) {
 }
 
 TEST_F(Crowded, what_was_selected_for_a_victim_is_taken_back) {
-  // The oldest is made a prefill again, so that decodes of the younger are selected before it.
+  // The oldest is made a prefill again, so that decodes of the younger are
+  // selected before it.
   sequences[0]->tokens.insert(sequences[0]->tokens.end(), 14, 5);
   const std::string selected = world.select();
   EXPECT_EQ(selected.find("3:"), std::string::npos) << selected;
@@ -217,7 +218,8 @@ TEST(Scheduler, nobody_younger_takes_encoder_room_that_an_older_one_waits_for) {
   EXPECT_EQ(world.step(), "1:2 2:2") << "now the first has all eight";
 }
 
-// Admission makes this impossible (sched.headroom); the oldest must not depend on it.
+// Admission makes this impossible (sched.headroom); the oldest must not depend
+// on it.
 TEST(Scheduler, the_oldest_gets_encoder_room_from_one_that_is_itself_stuck) {
   EngineConfig config = world_config();
   config.max_prefill_chunk = 2;
@@ -326,6 +328,42 @@ TEST(Scheduler, a_prompt_that_is_cached_whole_computes_its_last_token_in_a_copy)
   EXPECT_EQ(copy.dst, second->table[1]);
   world.commit();
   EXPECT_EQ(second->table[1], copy.src) << "full again, and equal: one block serves both";
+}
+
+TEST(Scheduler, the_common_beginning_of_a_block_is_copied_where_that_pays) {
+  EngineConfig config = world_config();
+  config.block_size = 8;
+  config.max_num_batched_tokens = 100;
+  config.enable_chunked_prefill = true;
+  struct Case {
+    int32_t same;  // tokens that the second prompt shares with the first
+    int64_t copied;
+  };
+  for (const Case& c : {Case{11, 3}, Case{10, 2}, Case{9, 0}, Case{3, 3}, Case{1, 0}}) {
+    SchedulerWorld world(config);
+    world.add(20, 50);
+    world.step();
+    Sequence* second = world.add(20, 50);
+    for (size_t i = static_cast<size_t>(c.same); i < 20; ++i) second->tokens[i] = 7;
+    const int64_t hit = c.same / 8 * 8 + c.copied;
+    EXPECT_EQ(world.select(), "1:1 2:" + std::to_string(20 - hit)) << c.same;
+    EXPECT_EQ(world.scheduler.counters().prefix_tokens_copied, c.copied);
+    EXPECT_EQ(world.scheduler.resources().copies().size(), c.copied > 0 ? 1u : 0u);
+    world.commit();
+    EXPECT_EQ(second->num_cached_tokens, hit);
+  }
+}
+
+TEST(Scheduler, the_beginning_of_a_block_is_not_copied_across_items_or_salts) {
+  EngineConfig config = world_config();
+  config.block_size = 8;
+  config.max_num_batched_tokens = 100;
+  SchedulerWorld world(config);
+  world.add(20, 50, {world_item(6, 2, 1)});
+  world.step();
+  Sequence* other = world.add(20, 50, {world_item(6, 2, 2)});
+  EXPECT_EQ(world.step(), "1:1 2:20") << "the block holds an item";
+  EXPECT_EQ(other->num_cached_tokens, 0);
 }
 
 TEST(Scheduler, a_prompt_adopts_blocks_that_the_step_fills_but_never_a_part_of_one) {
