@@ -160,6 +160,7 @@ constexpr auto kMetricFields =
                std::pair("tokens_generated", &EngineMetrics::tokens_generated),
                std::pair("prefix_tokens_queried", &EngineMetrics::prefix_tokens_queried),
                std::pair("prefix_tokens_hit", &EngineMetrics::prefix_tokens_hit),
+               std::pair("prefix_tokens_copied", &EngineMetrics::prefix_tokens_copied),
                std::pair("prefix_tokens_shared", &EngineMetrics::prefix_tokens_shared),
                std::pair("tokens_forked", &EngineMetrics::tokens_forked),
                std::pair("blocks_evicted", &EngineMetrics::blocks_evicted),

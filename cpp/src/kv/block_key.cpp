@@ -18,8 +18,7 @@ void append_bytes(std::vector<uint64_t>& words, std::span<const uint8_t> bytes) 
   }
 }
 
-// One item's share of the block [begin, end): which item, which of its rows, on
-// which tokens.
+// One item's share of the block [begin, end): which item, which of its rows, on which tokens.
 void append_item(std::vector<uint64_t>& words, const SpanMap& spans, int32_t item, int64_t begin,
                  int64_t end) {
   const int64_t from = std::max(begin, spans.begin_of(item));

@@ -57,10 +57,11 @@ void PrefixIndex::unlink_child(BlockId block) {
 PrefixIndex::Partial PrefixIndex::find_partial(BlockId parent, std::span<const TokenId> tokens,
                                                std::span<const uint64_t> extra) const {
   Partial best;
+  const NodeId parent_node = node(parent);  // kRootNode for the null block
   BlockId b = records_[static_cast<size_t>(parent)].first_child;
   for (int looked = 0; b != kNullBlock && looked < kMaxSiblings; ++looked) {
     const BlockKey stored = key(b);
-    if (std::ranges::equal(stored.extra, extra)) {
+    if (stored.parent == parent_node && std::ranges::equal(stored.extra, extra)) {
       const auto end = std::ranges::mismatch(stored.tokens, tokens).in1;
       const auto shared = static_cast<int32_t>(end - stored.tokens.begin());
       if (shared > best.tokens) best = {b, shared};
