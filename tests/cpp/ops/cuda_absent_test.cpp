@@ -33,6 +33,12 @@ TEST(CudaAbsent, EveryOpRefusesTensorsOnAGpu) {
   linear_args.weight = square;
   linear_args.out = out;
   expect_refused(linear(linear_args), "linear");
+  VisionProjectorArgs projector;
+  projector.x = x;
+  projector.w1 = projector.w2 = square;
+  projector.out = out;
+  projector.workspace = on_gpu(DType::kUInt8, {1 << 20});
+  expect_refused(vision_projector(projector), "vision_projector");
   EmbeddingMergeArgs merge;
   merge.token_ids = ids;
   merge.table = square;

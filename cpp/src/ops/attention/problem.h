@@ -88,8 +88,10 @@ struct KeyRange {
 }
 
 struct PagedAttentionArgs;
+struct VarlenAttentionArgs;
 /// Of arguments whose shapes have been checked.
 AttentionProblem paged_problem(const PagedAttentionArgs& args);
+AttentionProblem varlen_problem(const VarlenAttentionArgs& args);
 
 /// Runs the best variant that cpu_isa() allows.
 void run_attention(const AttentionProblem& problem);
