@@ -8,6 +8,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ from mmcore.multimodal.decode import (
 from mmcore.multimodal.image_header import ImageFormat, read_header
 
 # Nothing that a caller sees may hold an address, a path or a traceback.
-PRIVATE = re.compile(r"0x[0-9a-f]{6,}|/usr/|/work/|/tmp/|Traceback|BytesIO|<.* object")
+HERE = re.escape(str(Path(__file__).resolve().parents[3]))
+PRIVATE = re.compile(rf"0x[0-9a-f]{{6,}}|{HERE}|/usr/|/home/|/tmp/|Traceback|BytesIO|<.* object")
 
 
 def noise(width: int, height: int, channels: int = 3, seed: int = 1) -> np.ndarray[Any, Any]:
