@@ -30,6 +30,7 @@ WANTED = (
     r"mmcore/lib/libmmcore_core\.so",
     r"mmcore/lib/libmmcore_kernels\.so",
     r"mmcore/lib/cmake/mmcore/mmcoreConfig\.cmake",
+    r"mmcore/lib/pkgconfig/mmcore-core\.pc",
     r"mmcore/include/mmcore/engine\.h",
     r"mmcore-[0-9.]+\.dist-info/licenses/LICENSE",
     r"mmcore-[0-9.]+\.dist-info/entry_points\.txt",

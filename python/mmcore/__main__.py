@@ -6,7 +6,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-_PLACES = {"--cmake-dir": "lib/cmake/mmcore", "--include-dir": "include", "--lib-dir": "lib"}
+_PLACES = {
+    "--cmake-dir": "lib/cmake/mmcore",
+    "--pkg-config-dir": "lib/pkgconfig",
+    "--include-dir": "include",
+    "--lib-dir": "lib",
+}
 
 
 def package_roots() -> Iterator[Path]:

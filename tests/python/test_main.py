@@ -10,13 +10,18 @@ import pytest
 
 from mmcore import __main__ as program
 
-OPTIONS = ("--cmake-dir", "--include-dir", "--lib-dir")
+PLACES = {
+    "--cmake-dir": "lib/cmake/mmcore",
+    "--pkg-config-dir": "lib/pkgconfig",
+    "--include-dir": "include",
+    "--lib-dir": "lib",
+}
 
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for place in ("lib/cmake/mmcore", "include/mmcore"):
-        (tmp_path / place).mkdir(parents=True)
+    for place in PLACES.values():
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
     monkeypatch.setattr(program, "package_roots", lambda: iter([tmp_path / "elsewhere", tmp_path]))
     return tmp_path
 
@@ -24,7 +29,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_places_of_an_installed_package(
     installed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for option, place in zip(OPTIONS, ("lib/cmake/mmcore", "include", "lib"), strict=True):
+    for option, place in PLACES.items():
         assert program.main([option]) == 0
         assert capsys.readouterr().out == f"{installed / place}\n"
 
