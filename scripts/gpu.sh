@@ -69,7 +69,7 @@ python_tests() {
 # shellcheck disable=SC2086 # names are words
 bench() { "$python" -m benchmarks.cuda --json "$OUT/cuda.json" ${FAMILIES:-} 2>&1 | tee "$OUT/bench.txt"; }
 
-e2e_bench() { "$python" -m benchmarks.e2e.llava7b --eager --json "$OUT/llava7b.json" 2>&1 | tee "$OUT/llava7b.txt"; }
+e2e_bench() { "$python" -m benchmarks.e2e.llava7b --eager --timeline --requests 256 --json "$OUT/llava7b.json" 2>&1 | tee "$OUT/llava7b.txt"; }
 
 for step in $want; do
   printf '\n==> %s (%s s)\n' "$step" "$SECONDS"

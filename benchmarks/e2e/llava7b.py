@@ -1,13 +1,17 @@
 """LLaVA-1.5-7B on a GPU, against Hugging Face transformers in the same run: random weights.
 
     python -m benchmarks.e2e.llava7b [--batch 1 --batch 32] [--new-tokens 128] [--json FILE]
-        [--eager] [--no-rival]
+        [--eager] [--no-rival] [--timeline] [--requests 256] [--picture 1024x768]
+    python -m benchmarks.e2e.llava7b --tiny --device cpu ...
 
 The shape is LLaVA-1.5-7B's: CLIP ViT-L/14 at 336 pixels and a Llama of 32 layers, in bfloat16. No
 weights are read: both sides draw them at random, so that tokens mean nothing and speed does. Every
 request is a picture of its own, 576 rows, and 65 tokens of text; end-of-text is ignored. Pictures
 are prepared inside the measured time on both sides. The rival is `generate` with SDPA and a static
 batch of one length.
+
+`--timeline` adds tables of where a first token's and a decode step's time goes, `--requests` the
+requests a second when so many are given at once. `--tiny` tries the program out.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import argparse
 import gc
 import json
 import logging
+import os
 import statistics
 import tempfile
 import time
@@ -24,77 +29,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
-from benchmarks.harness import print_table
-
-IMAGE_TOKEN = 32000
-TEXT_TOKENS = 65
-SIZE = 336
-ROWS = (SIZE // 14) ** 2
-CONFIG: dict[str, Any] = {
-    "architectures": ["LlavaForConditionalGeneration"],
-    "model_type": "llava",
-    "dtype": "bfloat16",
-    "image_token_index": IMAGE_TOKEN,
-    "image_seq_length": ROWS,
-    "projector_hidden_act": "gelu",
-    "vision_feature_layer": -2,
-    "vision_feature_select_strategy": "default",
-    "tie_word_embeddings": False,
-    "text_config": {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": 32064,
-        "hidden_size": 4096,
-        "intermediate_size": 11008,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 32,
-        "max_position_embeddings": 4096,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0,
-        "dtype": "bfloat16",
-        "tie_word_embeddings": False,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "pad_token_id": 32001,
-    },
-    "vision_config": {
-        "model_type": "clip_vision_model",
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "image_size": SIZE,
-        "patch_size": 14,
-        "projection_dim": 768,
-    },
-}
-PREPROCESSOR: dict[str, Any] = {
-    "image_processor_type": "CLIPImageProcessor",
-    "crop_size": {"height": SIZE, "width": SIZE},
-    "size": {"shortest_edge": SIZE},
-    "do_center_crop": True,
-    "do_convert_rgb": True,
-    "do_normalize": True,
-    "do_rescale": True,
-    "do_resize": True,
-    "image_mean": [0.48145466, 0.4578275, 0.40821073],
-    "image_std": [0.26862954, 0.26130258, 0.27577711],
-    "resample": 3,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A picture, and the tokens around its placeholder."""
-
-    picture: Image.Image
-    before: list[int]
-    after: list[int]
+from benchmarks.e2e.llava_requests import (
+    SEVEN_B,
+    TEXT_TOKENS,
+    TINY,
+    Request,
+    Requests,
+    Shape,
+    write_checkpoint,
+)
+from benchmarks.e2e.timeline import Timeline, busiest_kernels, print_parts
+from benchmarks.harness import cpu_name, print_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,71 +61,59 @@ class Row:
     start_s: float
 
 
-class Requests:
-    """An endless row of requests that share nothing, the same in every run."""
-
-    def __init__(self) -> None:
-        self._random = np.random.default_rng(0)
-
-    def take(self, count: int) -> list[Request]:
-        """Give the next ones."""
-        made = []
-        for _ in range(count):
-            pixels = self._random.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
-            text = self._random.integers(5, 31000, TEXT_TOKENS - 1).tolist()
-            made.append(Request(Image.fromarray(pixels), [1, *text[:4]], text[4:]))
-        return made
-
-
 Generate = Callable[[list[Request], int], list[list[int]]]
 
 
-def write_checkpoint(folder: Path) -> None:
-    """Write all of a checkpoint that is not weights."""
-    (folder / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
-    (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR), encoding="utf-8")
+class MmcoreEngine:
+    """Serves with mmcore."""
 
+    def __init__(self, folder: Path, shape: Shape, device: str, *, eager: bool, batch: int) -> None:
+        from mmcore import LLM
 
-def mmcore_engine(folder: Path, *, eager: bool, batch: int) -> Generate:
-    """Serve with mmcore."""
-    from mmcore import LLM, SamplingParams
+        self._image_token = shape.image_token
+        self.llm = LLM(
+            str(folder),
+            skip_tokenizer_init=True,
+            load_format="dummy",
+            device=device,
+            enforce_eager=eager,
+            max_num_seqs=max(batch, 256),
+            limit_mm_per_prompt={"image": 1},
+        )
+        self._graphs = self.llm.llm_engine.model_runner.graphs
+        self._told: set[int] = set()
+        print(f"{0 if self._graphs is None else len(self._graphs)} CUDA graphs")
+        for line in self.llm.llm_engine.memory_plan.lines():
+            print(line)
 
-    llm = LLM(
-        str(folder),
-        skip_tokenizer_init=True,
-        load_format="dummy",
-        device="cuda",
-        enforce_eager=eager,
-        max_num_seqs=max(batch, 256),
-        limit_mm_per_prompt={"image": 1},
-    )
-    graphs = llm.llm_engine.model_runner.graphs
-    print(f"{0 if graphs is None else len(graphs)} CUDA graphs")
-    for line in llm.llm_engine.memory_plan.lines():
-        print(line)
+    def __call__(self, requests: list[Request], new_tokens: int) -> list[list[int]]:
+        """Generate."""
+        from mmcore import SamplingParams
 
-    told: set[int] = set()
-
-    def generate(requests: list[Request], new_tokens: int) -> list[list[int]]:
         params = SamplingParams(temperature=0.0, max_tokens=new_tokens, ignore_eos=True)
         prompts: Any = [
             {
-                "prompt_token_ids": [*request.before, IMAGE_TOKEN, *request.after],
+                "prompt_token_ids": [*request.before, self._image_token, *request.after],
                 "multi_modal_data": {"image": request.picture},
             }
             for request in requests
         ]
-        outputs = llm.generate(prompts, params, use_tqdm=False)
-        if graphs is not None and len(requests) not in told:  # in the warm-up
-            told.add(len(requests))
-            ms = graphs.device_ms(len(requests))
-            print(f"batch {len(requests)}: {ms:.2f} ms a token in the graph alone, without logits")
+        outputs = self.llm.generate(prompts, params, use_tqdm=False)
         return [list(output.outputs[0].token_ids) for output in outputs]
 
-    return generate
+    def tell_floor(self, batch: int) -> None:
+        """Print what a decode step's graph takes alone; once for each batch size."""
+        if self._graphs is None or batch in self._told:
+            return
+        self._told.add(batch)
+        try:
+            ms = self._graphs.device_ms(batch)
+        except (KeyError, IndexError):  # no graph of this size
+            return
+        print(f"batch {batch}: {ms:.2f} ms a token in the graph alone, without logits")
 
 
-def transformers_engine(folder: Path) -> Generate:
+def transformers_engine(folder: Path, shape: Shape, device: str) -> Generate:
     """Serve with `generate` of transformers, as one batch of equal lengths."""
     from transformers import AutoConfig, AutoImageProcessor, LlavaForConditionalGeneration
 
@@ -189,7 +124,7 @@ def transformers_engine(folder: Path) -> Generate:
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
-        with torch.device("cuda"):
+        with torch.device(device):
             model = model_class._from_config(config, attn_implementation="sdpa").eval()
     finally:
         torch.set_default_dtype(before)
@@ -198,11 +133,12 @@ def transformers_engine(folder: Path) -> Generate:
     def generate(requests: list[Request], new_tokens: int) -> list[list[int]]:
         pictures = [request.picture for request in requests]
         pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
-        ids = torch.tensor([[*r.before, *[IMAGE_TOKEN] * ROWS, *r.after] for r in requests])
+        media = [shape.image_token] * shape.rows
+        ids = torch.tensor([[*r.before, *media, *r.after] for r in requests]).to(device)
         made = model.generate(
-            input_ids=ids.cuda(),
-            attention_mask=torch.ones_like(ids).cuda(),
-            pixel_values=pixels.to("cuda", torch.bfloat16),
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            pixel_values=pixels.to(device, torch.bfloat16),
             do_sample=False,
             min_new_tokens=new_tokens,
             max_new_tokens=new_tokens,
@@ -216,24 +152,31 @@ def transformers_engine(folder: Path) -> Generate:
 
 
 def measure(
-    name: str, generate: Generate, batch: int, new_tokens: int, rounds: int, start_s: float
+    name: str,
+    generate: Generate,
+    requests: Requests,
+    batch: int,
+    new_tokens: int,
+    rounds: int,
+    start_s: float,
 ) -> Row:
     """Time one engine at one batch size.
 
     The time to first token is that of a run of its own which makes one token; what the other
     tokens take is the rest of a whole run, by the token.
     """
-    requests = Requests()
     generate(requests.take(batch), 8)  # warm-up
+    if isinstance(generate, MmcoreEngine):
+        generate.tell_floor(batch)
     first, total = [], []
     for _ in range(rounds):
         first.append(timed(generate, requests.take(batch), 1))
         total.append(timed(generate, requests.take(batch), new_tokens))
-    each = [(t - statistics.median(first)) / (new_tokens - 1) * 1e3 for t in total]
+    each = [(t - statistics.median(first)) / max(1, new_tokens - 1) * 1e3 for t in total]
     row = Row(
         engine=name,
         batch=batch,
-        prompt_tokens=ROWS + TEXT_TOKENS,
+        prompt_tokens=requests.prompt_tokens,
         new_tokens=new_tokens,
         first_token_ms=statistics.median(first) * 1e3,
         token_ms=statistics.median(each),
@@ -249,13 +192,78 @@ def measure(
 
 def timed(generate: Generate, requests: list[Request], new_tokens: int) -> float:
     """Time one call, and insist that it made what was asked for."""
-    torch.cuda.synchronize()
+    synchronize()
     start = time.perf_counter()
     tokens = generate(requests, new_tokens)
     elapsed = time.perf_counter() - start
     if len(tokens) != len(requests) or any(len(row) != new_tokens for row in tokens):
         raise AssertionError(f"expected {len(requests)} x {new_tokens} tokens")
     return elapsed
+
+
+def synchronize() -> None:
+    """Wait for the device, where there is one."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def measure_timeline(
+    name: str, engine: MmcoreEngine, requests: Requests, batches: list[int], rounds: int
+) -> dict[str, Any]:
+    """Print where the time of a first token goes, and that of a decode step."""
+    found: dict[str, Any] = {}
+    timeline = Timeline(engine.llm.llm_engine)
+    engine(requests.take(1), 4)
+    with timeline.open():
+        parts = timeline.whole("first token", lambda: engine(requests.take(1), 1), max(rounds, 5))
+    print_parts(f"{name}: first token at batch 1", parts)
+    found["first token, batch 1"] = [part.as_dict() for part in parts]
+    for batch in batches:
+        engine(requests.take(batch), 4)
+        with timeline.open():
+            parts = timeline.steps(lambda b=batch: engine(requests.take(b), 24), 16)  # type: ignore[misc]
+        title = f"decode step, batch {batch}"
+        print_parts(f"{name}: {title}", parts)
+        found[title] = [part.as_dict() for part in parts]
+    if engine.llm.llm_engine.model_runner.device.type == "cuda":
+        title = "first token, batch 1"
+        found[f"kernels: {title}"] = busiest_kernels(
+            f"{name}: {title}", lambda: engine(requests.take(1), 1)
+        )
+        for batch in batches:
+            title = f"first token and 7 more, batch {batch}"
+            found[f"kernels: {title}"] = busiest_kernels(
+                f"{name}: {title}",
+                lambda b=batch: engine(requests.take(b), 8),  # type: ignore[misc]
+            )
+    return found
+
+
+def measure_requests(
+    name: str, generate: Generate, requests: Requests, count: int, new_tokens: int
+) -> dict[str, Any]:
+    """Give many requests at once, and count how many end in a second."""
+    generate(requests.take(min(count, 32)), 4)
+    elapsed = timed(generate, requests.take(count), new_tokens)
+    print(
+        f"{name}: {count} requests of {new_tokens} tokens in {elapsed:.2f} s: "
+        f"{count / elapsed:.2f} requests/s, {count * new_tokens / elapsed:.0f} output tokens/s",
+        flush=True,
+    )
+    return {
+        "engine": name,
+        "requests": count,
+        "new_tokens": new_tokens,
+        "seconds": elapsed,
+        "requests_per_s": count / elapsed,
+    }
+
+
+def since_process_start() -> float:
+    """Give the seconds since this process began, imports and all."""
+    fields = Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
 def cells(row: Row) -> list[str]:
@@ -267,46 +275,85 @@ def cells(row: Row) -> list[str]:
     ]  # fmt: skip
 
 
-def main() -> None:
-    """Measure and print."""
+def parse_options() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, action="append")
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--eager", action="store_true", help="measure mmcore without graphs, too")
     parser.add_argument("--no-rival", action="store_true", help="leave transformers out")
+    parser.add_argument("--timeline", action="store_true", help="say where the time goes")
+    parser.add_argument("--requests", type=int, default=0, help="give so many at once, too")
+    parser.add_argument("--picture", type=picture_size, help="WIDTHxHEIGHT; the model's own")
+    parser.add_argument("--tiny", action="store_true", help="a tiny model instead")
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--json", type=Path, help="store the rows here")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def picture_size(text: str) -> tuple[int, int]:
+    """Read 1024x768."""
+    width, _, height = text.partition("x")
+    return int(width), int(height)
+
+
+def main() -> None:
+    """Measure and print."""
+    options = parse_options()
     logging.basicConfig(level=logging.WARNING)
     logging.getLogger("mmcore").setLevel(logging.INFO)
 
+    shape = TINY if options.tiny else SEVEN_B
     batches = options.batch or [1, 32]
+    document: dict[str, Any] = {"model": shape.name, "rows": [], "timelines": {}, "throughput": []}
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_checkpoint(folder)
-        makers: dict[str, Callable[[], Generate]] = {
-            "mmcore": lambda: mmcore_engine(folder, eager=False, batch=max(batches))
-        }
+        write_checkpoint(shape, folder)
+
+        def mmcore_engine(*, eager: bool) -> MmcoreEngine:
+            return MmcoreEngine(folder, shape, options.device, eager=eager, batch=max(batches))
+
+        makers: dict[str, Callable[[], Generate]] = {"mmcore": lambda: mmcore_engine(eager=False)}
         if options.eager:
-            makers["mmcore eager"] = lambda: mmcore_engine(folder, eager=True, batch=max(batches))
+            makers["mmcore eager"] = lambda: mmcore_engine(eager=True)
         if not options.no_rival:
-            makers["transformers"] = lambda: transformers_engine(folder)
+            makers["transformers"] = lambda: transformers_engine(folder, shape, options.device)
         for engine, make in makers.items():
+            requests = Requests(shape, options.picture)
             start = time.perf_counter()
             generate = make()
             start_s = time.perf_counter() - start
+            if "ready_s" not in document:
+                document["ready_s"] = since_process_start()
+                print(f"{engine} is ready {document['ready_s']:.1f} s after the process's start")
             rows += [
-                measure(engine, generate, batch, options.new_tokens, options.rounds, start_s)
+                measure(
+                    engine, generate, requests, batch, options.new_tokens, options.rounds, start_s
+                )
                 for batch in batches
             ]
+            if isinstance(generate, MmcoreEngine):
+                if options.requests:
+                    document["throughput"].append(
+                        measure_requests(
+                            engine, generate, requests, options.requests, options.new_tokens
+                        )
+                    )
+                if options.timeline:
+                    document["timelines"][engine] = measure_timeline(
+                        engine, generate, requests, batches, options.rounds
+                    )
             del generate
             gc.collect()
-            torch.cuda.empty_cache()
-    device = torch.cuda.get_device_name()
+            if options.device == "cuda":
+                torch.cuda.empty_cache()
+    on_gpu = options.device == "cuda"
+    device = torch.cuda.get_device_name() if on_gpu else cpu_name()
     print(
-        f"\n{device}, torch {torch.__version__}; LLaVA-1.5-7B, random bfloat16 weights, "
-        f"{ROWS} + {TEXT_TOKENS} prompt tokens, {options.new_tokens} new ones"
+        f"\n{device}, torch {torch.__version__}; {shape.name}, random bfloat16 weights, "
+        f"{shape.rows} + {TEXT_TOKENS} prompt tokens, {options.new_tokens} new ones"
     )
     header = [
         "engine", "batch", "first token ms", "ms a token", "range", "total ms", "output tokens/s",
@@ -314,7 +361,7 @@ def main() -> None:
     ]  # fmt: skip
     print_table(header, [cells(row) for row in rows])
     if options.json is not None:
-        document = {
+        document |= {
             "device": device,
             "torch": torch.__version__,
             "cuda": torch.version.cuda,
