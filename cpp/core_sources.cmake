@@ -23,6 +23,11 @@ set(MMCORE_CORE_SOURCES
   src/sched/step_builder.cpp
   src/engine/engine.cpp
   src/engine/engine_impl.cpp
+  src/engine/engine_loop.cpp
+  src/engine/engine_loop_calls.cpp
+  src/engine/engine_loop_impl.cpp
   src/engine/engine_requests.cpp
+  src/engine/engine_snapshot.cpp
   src/engine/engine_violations.cpp
+  src/engine/request_stream.cpp
 )

@@ -61,6 +61,28 @@ struct StepOutcome {
   bool committed = false;  // false: nothing to do, or rolled back
 };
 
+enum class SequenceStage : int32_t { kWaiting = 0, kRunning = 1 };
+
+/// One unfinished sequence of a request.
+struct SequenceSnapshot {
+  RequestId request = 0;
+  int32_t sequence = 0;
+  SequenceStage stage = SequenceStage::kWaiting;
+  int32_t num_prompt_tokens = 0;
+  int32_t num_output_tokens = 0;
+  int32_t num_computed_tokens = 0;  // whose keys and values are in the cache
+  int32_t num_blocks = 0;
+  int32_t num_preemptions = 0;
+  int32_t num_items = 0;  // media
+};
+
+/// A copy of what an engine does now.
+struct EngineSnapshot {
+  EngineMetrics metrics;
+  bool accepting = true;
+  std::vector<SequenceSnapshot> sequences;  // running in their order, then waiting in theirs
+};
+
 class MMCORE_API Engine {
  public:
   /// Checks `config` and makes an engine. `runner` must outlive it.
@@ -72,6 +94,10 @@ class MMCORE_API Engine {
   /// Validates (this is the one authority) and queues a request. Refuses at once what can never
   /// fit.
   Result<RequestId> submit(Request request);
+
+  /// Likewise, under an id of the caller's choice, above every id that a request or a sequence of
+  /// one has had (a request for n sequences takes n ids).
+  Result<RequestId> submit(Request request, RequestId id);
 
   /// Frees all that the request holds and emits a final output with kAborted for each of its
   /// sequences that has not ended. kNotFound if it is unknown or finished.
@@ -94,6 +120,12 @@ class MMCORE_API Engine {
   void take_outputs(std::vector<RequestOutput>& batch);
 
   bool has_unfinished() const;
+
+  /// Accepts nothing more, for good: submit gives kShutdown. What was accepted runs on by step().
+  void drain();
+
+  /// Copies the state of all unfinished sequences. O(sequences).
+  EngineSnapshot snapshot() const;
 
   /// Forgets all cached prefixes and unpinned encoder outputs. Fails with kInvalidArgument while
   /// requests run.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -13,6 +14,13 @@
 namespace mmcore {
 
 enum class MediaKind : int32_t { kImage = 0, kAudio = 1, kVideo = 2, kOther = 3 };
+
+/// What a runner needs of an item, such as its pixels. The core hands it on and never looks inside.
+/// A runner derives from it, and tells its own kind by dynamic_cast in ModelRunner::accept.
+class MMCORE_API MediaPayload {
+ public:
+  virtual ~MediaPayload();
+};
 
 /// One item (one image, say) and the span of prompt tokens that stands for it.
 ///
@@ -28,7 +36,8 @@ struct MediaItem {
   int32_t length = 0;  // tokens in the span, >= 1
   // Empty = all ones; else `length` entries of 0 or 1, at least one 1.
   std::vector<uint8_t> embed_mask{};
-  int64_t num_embeddings() const;  // rows that the encoder gives for this item
+  std::shared_ptr<const MediaPayload> payload{};  // for the runner; may be null
+  int64_t num_embeddings() const;                 // rows that the encoder gives for this item
 };
 
 inline int64_t MediaItem::num_embeddings() const {

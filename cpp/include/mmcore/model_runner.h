@@ -100,6 +100,11 @@ class MMCORE_API ModelRunner {
  public:
   virtual ~ModelRunner();
 
+  /// Tells of a request that passed every check, before any step may name it: the place to take the
+  /// payloads of its items, which the engine forgets. An error Status refuses the request with it;
+  /// then no release follows. Must not call the engine. By default Ok.
+  virtual Status accept(RequestId request, const Request& content);
+
   /// Runs one step. On an error Status the engine rolls the step back and runs its sequences one by
   /// one to find the one at fault; exceptions other than InternalError count as an error Status,
   /// and so does a result of the wrong size. `result` comes in empty. Must not call the engine.

@@ -28,6 +28,8 @@ struct Request {
   // StatusCode::kTimeout; 0 = never. Looked at before each step.
   int64_t timeout_us = 0;        // until its last token
   int64_t queue_timeout_us = 0;  // until its first step
+  // For ModelRunner::accept; the engine hands it on and forgets it.
+  void* user_data = nullptr;
 };
 
 enum class FinishReason : int32_t {

@@ -9,6 +9,8 @@
 namespace mmcore {
 
 ModelRunner::~ModelRunner() = default;
+MediaPayload::~MediaPayload() = default;
+Status ModelRunner::accept(RequestId /*request*/, const Request& /*content*/) { return {}; }
 void ModelRunner::release(RequestId /*request*/) {}
 
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -28,6 +30,10 @@ Result<std::unique_ptr<Engine>> Engine::create(const EngineConfig& config, Model
 
 Result<RequestId> Engine::submit(Request request) { return impl_->submit(std::move(request)); }
 
+Result<RequestId> Engine::submit(Request request, RequestId id) {
+  return impl_->submit(std::move(request), id);
+}
+
 Status Engine::abort(RequestId id) { return impl_->abort(id); }
 
 Status Engine::finish(RequestId id, int32_t sequence) { return impl_->finish(id, sequence); }
@@ -43,6 +49,10 @@ std::vector<RequestOutput> Engine::take_outputs() {
 void Engine::take_outputs(std::vector<RequestOutput>& batch) { impl_->outputs().take(batch); }
 
 bool Engine::has_unfinished() const { return impl_->has_unfinished(); }
+
+void Engine::drain() { impl_->drain(); }
+
+EngineSnapshot Engine::snapshot() const { return impl_->snapshot(); }
 
 Status Engine::reset_caches() { return impl_->reset_caches(); }
 

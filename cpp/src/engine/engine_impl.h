@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "engine/deadlines.h"
@@ -21,7 +22,8 @@ class Engine::Impl {
   /// `config` is resolved.
   Impl(const EngineConfig& config, ModelRunner* runner);
 
-  Result<RequestId> submit(Request&& request);
+  Result<RequestId> submit(Request&& request) { return submit(std::move(request), last_id_ + 1); }
+  Result<RequestId> submit(Request&& request, RequestId id);
   Status abort(RequestId id);
   Status finish(RequestId id, int32_t index);
   Result<StepOutcome> step();
@@ -29,12 +31,17 @@ class Engine::Impl {
 
   OutputQueue& outputs() { return outputs_; }
   bool has_unfinished() const { return !sequences_.empty(); }
+  void drain() { draining_ = true; }
   EngineMetrics metrics() const;
+  EngineSnapshot snapshot() const;
   const EngineConfig& config() const { return config_; }
   std::vector<std::string> violations() const;
 
  private:
+  Status check_open() const;
+  Status check_id(RequestId id, int32_t num_sequences) const;
   Status check_queue(const Request& request) const;
+  Status ask_runner(RequestId id, const Request& request);
   int64_t now_us() const;
   void end_overdue();
   StepOutcome run_step();
@@ -77,6 +84,7 @@ class Engine::Impl {
   EngineMetrics counters_;        // gauges are filled in by metrics()
   Status broken_;                 // set once a step threw: nothing runs any more
   bool in_step_ = false;
+  bool draining_ = false;
 };
 
 }  // namespace mmcore

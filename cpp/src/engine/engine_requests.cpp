@@ -1,6 +1,7 @@
 // Engine::Impl: requests from submission to their last output.
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <utility>
 
 #include "engine/engine_impl.h"
@@ -17,18 +18,20 @@ Status not_found(RequestId id, int32_t index) {
 
 }  // namespace
 
-Result<RequestId> Engine::Impl::submit(Request&& request) {
+Result<RequestId> Engine::Impl::submit(Request&& request, RequestId id) {
   if (in_step_) return not_from_runner("submit");
-  Status status = broken_.ok() ? check_request(request, config_)
-                               : Status(StatusCode::kShutdown, broken_.message());
+  Status status = check_open();
+  if (status.ok()) status = check_request(request, config_);
+  if (status.ok()) status = check_id(id, request.num_sequences);
   if (status.ok()) status = check_queue(request);
+  if (status.ok()) status = ask_runner(id, request);
   if (!status.ok()) {
     ++counters_.requests_rejected;
     return status;
   }
+  for (MediaItem& item : request.media) item.payload.reset();  // the runner's now
   const int32_t num_sequences = request.num_sequences;
-  const RequestId id = last_id_ + 1;  // the id of its first sequence; the others' follow
-  last_id_ += static_cast<RequestId>(num_sequences);
+  last_id_ = id + static_cast<RequestId>(num_sequences) - 1;  // `id` is its first sequence's
   const int64_t rank = scheduler_.policy().rank(request);
   if (request.timeout_us > 0 || request.queue_timeout_us > 0)
     deadlines_.add(id, now_us(), request.timeout_us, request.queue_timeout_us);
@@ -48,6 +51,35 @@ Result<RequestId> Engine::Impl::submit(Request&& request) {
   sequences_.emplace(id, std::move(sequence));
   ++counters_.requests_submitted;
   return id;
+}
+
+Status Engine::Impl::check_open() const {
+  if (!broken_.ok()) return {StatusCode::kShutdown, broken_.message()};
+  if (draining_) return {StatusCode::kShutdown, "The engine drains: it accepts no more requests."};
+  return {};
+}
+
+Status Engine::Impl::check_id(RequestId id, int32_t num_sequences) const {
+  const auto others = static_cast<RequestId>(num_sequences) - 1;
+  if (id > last_id_ && id <= std::numeric_limits<RequestId>::max() - others) return {};
+  return Status::invalid_argument("Request id " + std::to_string(id) + " is not above " +
+                                  std::to_string(last_id_) + ", the last one given, or leaves no " +
+                                  "room for its " + std::to_string(num_sequences) + " sequences.");
+}
+
+// The runner is code of others: whatever it throws refuses this request only.
+Status Engine::Impl::ask_runner(RequestId id, const Request& request) {
+  Status status;
+  in_step_ = true;  // accept() may not call back
+  try {
+    status = runner_->accept(id, request);
+  } catch (const std::exception& e) {
+    status = Status::internal(std::string("The runner cannot take the request: ") + e.what());
+  } catch (...) {
+    status = Status::internal("The runner threw something that is not a std::exception.");
+  }
+  in_step_ = false;
+  return status;
 }
 
 Status Engine::Impl::check_queue(const Request& request) const {

@@ -1,0 +1,6 @@
+# What a host has around the engine: the loop with its thread, the C API. A program of its own, since it is the one that
+# the thread sanitizer is for.
+set(MMCORE_HOST_TESTS
+  engine/engine_loop_test.cpp
+  engine/engine_loop_misuse_test.cpp
+)
