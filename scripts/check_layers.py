@@ -31,6 +31,7 @@ LAYER_OF_HEADER = {
     "ops.h": "ops",
     "media.h": "media",
     "engine.h": "engine",
+    "engine_loop.h": "engine",
     "c_api.h": "capi",
 }
 # Public headers of plain data (status, types, config, request ...) may be seen from everywhere.

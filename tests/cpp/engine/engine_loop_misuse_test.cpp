@@ -60,7 +60,9 @@ TEST(EngineLoopMisuse, CallbacksMaySubmitAndAbort) {
     // The place of the one that ends is free already.
     const Result<RequestId> next = loop->submit(text_request(3, 1), chain);
     EXPECT_TRUE(next.ok()) << next.status().message();
-    if (next.ok() && ends % 2 == 0) EXPECT_TRUE(loop->abort(next.value()).ok());
+    if (next.ok() && ends % 2 == 0) {
+      EXPECT_TRUE(loop->abort(next.value()).ok());
+    }
   };
   ASSERT_TRUE(loop->submit(text_request(3, 1), chain).ok());
   done.get_future().get();

@@ -60,8 +60,8 @@ TEST_F(EngineLoopTest, StreamsInOrder) {
   const auto request = stream(text_request(5, 10));
   std::vector<TokenId> tokens;
   while (!request->ended()) {
-    for (const RequestOutput& output : request->wait(kLong).value())
-      for (const SampledToken& token : output.new_tokens) tokens.push_back(token.token);
+    const std::vector<TokenId> news = tokens_of(request->wait(kLong).value());
+    tokens.insert(tokens.end(), news.begin(), news.end());
   }
   EXPECT_EQ(tokens, counted(14, 8));
 }
@@ -100,7 +100,7 @@ TEST_F(EngineLoopTest, RefusesABadRequestAtOnce) {
   EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
   EXPECT_EQ(loop->submit(text_request(3, 1), nullptr).status().code(),
             StatusCode::kInvalidArgument);
-  EXPECT_EQ(loop->stream(text_request(64, 1)).status().code(), StatusCode::kUnservable);
+  EXPECT_EQ(loop->stream(text_request(64, 1)).status().code(), StatusCode::kInvalidArgument);
   EXPECT_EQ(loop->metrics().requests_rejected, 2u) << "an empty callback is no request";
   EXPECT_EQ(loop->metrics().requests_submitted, 0u);
 }
