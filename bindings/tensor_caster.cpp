@@ -263,8 +263,14 @@ TensorView view(py::handle source) { return borrow(source).view; }
 
 Stream current_stream(const TensorView& tensor) {
   if (tensor.device.type != DeviceType::kCuda || torch_types() == nullptr) return {};
-  const py::object raw =
-      py::module_::import("torch._C").attr("_cuda_getCurrentRawStream")(tensor.device.index);
+  // Looked up once: an import takes longer than many a kernel. Never freed, as torch is not.
+  // Guarded by the GIL: a static's own guard could deadlock with it.
+  static PyObject* get = nullptr;
+  if (get == nullptr)
+    get = py::module_::import("torch._C").attr("_cuda_getCurrentRawStream").release().ptr();
+  const auto raw = py::reinterpret_steal<py::object>(
+      PyObject_CallOneArg(get, py::int_(tensor.device.index).ptr()));
+  if (!raw) throw py::error_already_set();
   return {PyLong_AsVoidPtr(raw.ptr())};
 }
 

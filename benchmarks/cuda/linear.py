@@ -1,7 +1,4 @@
-"""Linear layers of a 7B decoder, from one token to a prefill, against torch (cuBLAS).
-
-With ``MMCORE_LINEAR=fast`` in the environment the kernels that are not the default yet are timed.
-"""
+"""Linear layers of a 7B decoder, from one token to a prefill, against torch (cuBLAS)."""
 
 from __future__ import annotations
 

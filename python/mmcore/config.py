@@ -402,8 +402,7 @@ class LoadConfig:
 class DeviceConfig:
     """Where the model runs: ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"auto"``.
 
-    ``"auto"`` is the CPU, also in a build with CUDA kernels: requests on a GPU are still being
-    proved and are asked for by name.
+    ``"auto"`` is the GPU where this build has CUDA kernels and torch finds a device, else the CPU.
     """
 
     device: str = "auto"
@@ -432,7 +431,13 @@ class DeviceConfig:
                 "have (mmcore info). Use device='cpu', or build with MMCORE_CUDA=on.",
                 code="unsupported",
             )
-        return "cpu" if kind == "auto" else kind
+        if kind != "auto":
+            return kind
+        if not _C.with_cuda:
+            return "cpu"
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _split(what: str, total: int, parts: int) -> int:

@@ -198,7 +198,8 @@ def test_default_token_budget(
 
 def test_devices() -> None:
     assert DeviceConfig("cpu").device_type == "cpu"
-    assert DeviceConfig().device_type == "cpu"
+    on_gpu = _C.with_cuda and torch.cuda.is_available()
+    assert DeviceConfig().device_type == ("cuda" if on_gpu else "cpu")
     if _C.with_cuda:
         assert DeviceConfig("cuda:1").device_type == "cuda"
     else:

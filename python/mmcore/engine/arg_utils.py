@@ -37,7 +37,7 @@ class EngineConfig:
     mm_input_cache_bytes: int = 1 << 30
     encoder_budget: int = 0
     encoder_cache_rows: int = 0
-    enforce_eager: bool = True
+    enforce_eager: bool = False
 
 
 @dataclass(slots=True)
@@ -94,8 +94,8 @@ class EngineArgs:
     tensor_parallel_size, pipeline_parallel_size
         Only 1 is supported.
     enforce_eager
-        False captures CUDA graphs for decoding on a GPU; True launches kernels one by one, which
-        is also what happens where nothing is said.
+        True launches the kernels of a decode step on a GPU one by one; otherwise they run from CUDA
+        graphs.
     swap_space, max_seq_len_to_capture, disable_log_stats and the like
         Accepted for scripts of the seed era. They have no effect: graphs hold for any length, and
         preemption recomputes instead of swapping.
@@ -228,7 +228,7 @@ class EngineArgs:
             mm_input_cache_bytes=_at_least("mm_input_cache_bytes", self.mm_input_cache_bytes, 0),
             encoder_budget=_optional("encoder_budget", self.encoder_budget),
             encoder_cache_rows=_optional("encoder_cache_rows", self.encoder_cache_rows),
-            enforce_eager=self.enforce_eager is not False,
+            enforce_eager=bool(self.enforce_eager),
         )
 
     def _refuse_unsupported(self) -> None:

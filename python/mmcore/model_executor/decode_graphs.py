@@ -183,7 +183,7 @@ class DecodeGraphs:
             self._captured.clear()
             logger.warning(
                 "%s cannot be captured in a CUDA graph and runs without: slower for small batches. "
-                "Leave enforce_eager=False out to avoid the attempt.",
+                "Pass enforce_eager=True to avoid the attempt.",
                 type(self._model).__name__,
                 exc_info=True,
             )

@@ -87,7 +87,7 @@ def build_executor(
     encoder_budget: int = 0,
     encoder_cache_rows: int = 0,
     mm_input_cache_bytes: int = 0,
-    enforce_eager: bool = True,
+    enforce_eager: bool = False,
 ) -> Executor:
     """Load the model, check it on dummy data, plan the memory and allocate the KV cache.
 
