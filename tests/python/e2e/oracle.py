@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,34 +46,38 @@ class Reference:
         return any("multi_modal_data" in case.prompt for case in self.cases)
 
 
-def _run(script: Path, *args: str | Path) -> None:
+def run_script(script: str | Path, *args: str | Path) -> None:
+    """Runs a Python script; an assertion fails with what it said."""
     done = subprocess.run(
         [sys.executable, str(script), *map(str, args)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, (
-        f"{script.name} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+        f"{Path(script).name} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
     )
 
 
-def make_checkpoint(arch: str, root: Path) -> Path:
-    """Writes the checkpoint `arch` below `root` unless it is there already."""
-    folder = root / arch
-    if not (folder / "mmcore_oracle.json").exists():
-        if arch in VARIANTS:
-            script, first = Path(__file__).with_name("variants.py"), [ORACLE]
-        else:
-            script, first = ORACLE / "make_tiny_checkpoints.py", []
-        _run(script, *first, "--out", root, "--arch", arch, "--seed", str(SEED))
-    return folder
+def make_checkpoints(archs: Sequence[str], root: Path) -> list[Path]:
+    """Writes the checkpoints `archs` below `root` unless they are there already."""
+    missing = [a for a in archs if not (root / a / "mmcore_oracle.json").exists()]
+    variants: list[str | Path] = [Path(__file__).with_name("variants.py"), ORACLE]
+    scripts: dict[bool, list[str | Path]] = {
+        True: variants,
+        False: [ORACLE / "make_tiny_checkpoints.py"],
+    }
+    for is_variant, script in scripts.items():
+        some = [arch for arch in missing if (arch in VARIANTS) == is_variant]
+        if some:
+            run_script(*script, "--out", root, "--seed", str(SEED), "--arch", *some)
+    return [root / arch for arch in archs]
 
 
 def make_reference(arch: str, root: Path) -> Reference:
     """Writes the checkpoint and the reference of `arch` below `root`, and reads them."""
-    checkpoint = make_checkpoint(arch, root)
+    [checkpoint] = make_checkpoints([arch], root)
     path = root / "references" / f"{arch}.json"
     dump = root / "logits" / arch
     if not path.exists():
-        _run(
+        run_script(
             ORACLE / "hf_reference.py", checkpoint, "--out", path, "--dump", dump,
             "--seed", str(SEED), "--image-backend", "pil",
         )  # fmt: skip
