@@ -1,6 +1,7 @@
 set(MMCORE_CORE_SOURCES
   src/base/keyed_hash.cpp
   src/base/sha256.cpp
+  src/base/sha256_blocks.cpp
   src/base/status.cpp
   src/media/content_id.cpp
   src/media/encoder_cache.cpp
@@ -31,3 +32,9 @@ set(MMCORE_CORE_SOURCES
   src/engine/engine_violations.cpp
   src/engine/request_stream.cpp
 )
+
+# Entered only after a run-time check; code that calls into it tests __x86_64__.
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
+  list(APPEND MMCORE_CORE_SOURCES src/base/sha256_blocks_x86sha.cpp)
+  set_source_files_properties(src/base/sha256_blocks_x86sha.cpp PROPERTIES COMPILE_OPTIONS "-msha;-msse4.1")
+endif()

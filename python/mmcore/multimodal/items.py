@@ -7,13 +7,15 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, Union
 
 from mmcore.multimodal.base import MultiModalDataDict
 
 __all__ = ["MediaItemData", "content_id", "content_key", "count_items", "split_items"]
 
 ItemKind = Literal["image", "audio", "video", "embeds", "opaque"]
+
+Piece: TypeAlias = Union[bytes, memoryview]  # noqa: UP007
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +103,8 @@ def content_key(
     item: MediaItemData,
     processor_config: str = "",
     mm_processor_kwargs: Mapping[str, Any] | None = None,
-) -> list[bytes]:
-    """Give the pieces that an item's content id is the hash of.
+) -> list[Piece]:
+    """Give the pieces that an item's content id is the hash of; of arrays they are views.
 
     In order: kind, dtype, shape, mode, content, processor configuration, processor options. Two
     items have the same pieces only if a model cannot tell them apart: the same pixels with another
@@ -128,7 +130,7 @@ def content_key(
     ]
 
 
-def content_id(frames: Sequence[bytes]) -> bytes:
+def content_id(frames: Sequence[Piece]) -> bytes:
     """Hash pieces, each with its length in front so that no two lists of pieces look alike.
 
     The core's ``mmcore::content_id`` gives the same 32 bytes.
@@ -140,7 +142,7 @@ def content_id(frames: Sequence[bytes]) -> bytes:
     return digest.digest()
 
 
-def _content_pieces(data: Any) -> list[bytes]:
+def _content_pieces(data: Any) -> list[Piece]:
     """Give dtype, shape, mode and content of anything that can be an item."""
     from PIL import Image
 
@@ -150,13 +152,13 @@ def _content_pieces(data: Any) -> list[bytes]:
         # An array of pixels is the same image as a Pillow image of these pixels.
         mode = _ARRAY_MODES.get(data.shape[2:], "") if data.dtype == "uint8" else ""
         shape = data.shape[:2] if mode == "L" else data.shape
-        return [data.dtype.str.encode(), repr(shape).encode(), mode.encode(), data.tobytes()]
+        return [data.dtype.str.encode(), repr(shape).encode(), mode.encode(), _bytes_of(data)]
     if _is_tensor(data):
         import torch
 
         flat = data.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
         shape = tuple(data.shape)
-        return [str(data.dtype).encode(), repr(shape).encode(), b"", flat.numpy().tobytes()]
+        return [str(data.dtype).encode(), repr(shape).encode(), b"", _bytes_of(flat.numpy())]
     # Anything else: a dictionary, a tuple, a batch of features.
     digest = hashlib.sha256()
     for piece in _walk(data):
@@ -165,10 +167,20 @@ def _content_pieces(data: Any) -> list[bytes]:
     return [type(data).__name__.encode(), b"", b"", digest.digest()]
 
 
+def _bytes_of(array: Any) -> Piece:
+    """Give an array's bytes in C order, without a copy where they lie so already."""
+    import numpy as np
+
+    if array.dtype.hasobject:
+        return bytes(array.tobytes())
+    view: memoryview = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    return view
+
+
 _ARRAY_MODES: Mapping[tuple[int, ...], str] = {(): "L", (1,): "L", (3,): "RGB", (4,): "RGBA"}
 
 
-def _image_pieces(image: Any) -> list[bytes]:
+def _image_pieces(image: Any) -> list[Piece]:
     from mmcore.multimodal.decode import exif_orientation
 
     bands = len(image.getbands())
@@ -186,7 +198,7 @@ def _image_pieces(image: Any) -> list[bytes]:
     return [dtype, repr(shape).encode(), mode.encode(), image.tobytes()]
 
 
-def _walk(value: Any) -> Iterator[bytes]:
+def _walk(value: Any) -> Iterator[Piece]:
     """Give the pieces of a nested value; each begins with what it is."""
     if value is None or isinstance(value, (bool, int, float, str)):
         yield f"{type(value).__name__}:{value!r}".encode()

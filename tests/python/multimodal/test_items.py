@@ -105,6 +105,21 @@ def test_same_pixels_in_other_containers() -> None:
     assert len(same) == 1
 
 
+def test_arrays_are_hashed_in_place() -> None:
+    (item,) = split_items({"image": PIXELS})
+    (pixels,) = (piece for piece in content_key(item) if isinstance(piece, memoryview))
+    assert bytes(pixels) == PIXELS.tobytes()
+    assert np.shares_memory(np.frombuffer(pixels, dtype=np.uint8), PIXELS)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (), (2, 3, 4)])
+@pytest.mark.parametrize("dtype", ["float32", "bool", "complex64", "datetime64[s]", "U3"])
+def test_any_array_has_an_id(shape: tuple[int, ...], dtype: str) -> None:
+    array = np.zeros(shape, dtype=dtype)
+    assert id_of({"x": array}) == id_of({"x": array.copy(order="F")})
+    assert id_of({"x": array}) != id_of({"x": array[None]})
+
+
 def test_grey_arrays_with_and_without_a_channel() -> None:
     grey = PIXELS[:, :, 0]
     assert id_of(grey) == id_of(grey[:, :, None]) == id_of(Image.fromarray(grey))
