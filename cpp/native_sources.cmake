@@ -1,0 +1,20 @@
+set(MMCORE_NATIVE_SOURCES
+  src/native/config_reader.cpp
+  src/native/decoder.cpp
+  src/native/encoder_store.cpp
+  src/native/host_tensor.cpp
+  src/native/image_encoder.cpp
+  src/native/json.cpp
+  src/native/mapped_file.cpp
+  src/native/model_config.cpp
+  src/native/preprocessor.cpp
+  src/native/resize.cpp
+  src/native/rope_table.cpp
+  src/native/runner.cpp
+  src/native/runner_load.cpp
+  src/native/safetensors.cpp
+  src/native/text_config.cpp
+  src/native/utf8.cpp
+  src/native/vision_config.cpp
+  src/native/weight_loader.cpp
+)
