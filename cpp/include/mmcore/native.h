@@ -44,7 +44,7 @@ struct ImageView {
 
 /// Prepares pictures as a checkpoint's preprocessor_config.json asks for: resize (Pillow's bicubic
 /// or bilinear, with its rounding), centre crop, rescale, normalise. Gives what transformers'
-/// CLIPImageProcessor gives with Pillow, value for value.
+/// CLIPImageProcessor gives with Pillow 13, value for value.
 class MMCORE_API Preprocessor {
  public:
   /// Reads the folder's preprocessor_config.json, or processor_config.json where that holds the
