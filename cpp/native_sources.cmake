@@ -1,4 +1,5 @@
 set(MMCORE_NATIVE_SOURCES
+  src/native/byte_pairs.cpp
   src/native/config_reader.cpp
   src/native/decoder.cpp
   src/native/encoder_store.cpp
@@ -7,6 +8,7 @@ set(MMCORE_NATIVE_SOURCES
   src/native/json.cpp
   src/native/mapped_file.cpp
   src/native/model_config.cpp
+  src/native/pre_tokenizer.cpp
   src/native/preprocessor.cpp
   src/native/resize.cpp
   src/native/rope_table.cpp
@@ -14,6 +16,8 @@ set(MMCORE_NATIVE_SOURCES
   src/native/runner_load.cpp
   src/native/safetensors.cpp
   src/native/text_config.cpp
+  src/native/tokenizer.cpp
+  src/native/tokenizer_file.cpp
   src/native/utf8.cpp
   src/native/vision_config.cpp
   src/native/weight_loader.cpp
