@@ -27,6 +27,7 @@ set(MMCORE_CORE_SOURCES
   src/engine/engine_loop.cpp
   src/engine/engine_loop_calls.cpp
   src/engine/engine_loop_impl.cpp
+  src/engine/engine_overlap.cpp
   src/engine/engine_requests.cpp
   src/engine/engine_snapshot.cpp
   src/engine/engine_violations.cpp

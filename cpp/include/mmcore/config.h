@@ -40,6 +40,9 @@ struct EngineConfig {
   int32_t max_preemptions = 4;
   int32_t max_queued_requests = 0;  // waiting requests; 0 = no limit
   int64_t max_queued_tokens = 0;    // their tokens, unless nothing else waits; 0 = no limit
+  // Step k + 1 is planned and handed over while step k runs, if the runner overlaps() steps; the
+  // tokens are the same.
+  bool async_schedule = false;
 
   // Time, which counts for deadlines and the watchdog only
   std::function<int64_t()> clock_us;  // never goes back; empty = the machine's steady clock

@@ -51,6 +51,8 @@ struct EngineMetrics {
   uint64_t items_encoded = 0;
   uint64_t items_skipped = 0;  // spans whose KV or encoder output was cached
   uint64_t preemptions = 0;
+  uint64_t steps_ahead = 0;      // handed over while the step before them ran
+  uint64_t rows_surplus = 0;     // run for a sequence that had ended; of tokens_planned
   uint64_t steps_slow = 0;       // the runner took longer than step_watchdog_us
   uint64_t slowest_step_us = 0;  // with a watchdog: the longest run so far
 };
@@ -70,7 +72,8 @@ struct SequenceSnapshot {
   SequenceStage stage = SequenceStage::kWaiting;
   int32_t num_prompt_tokens = 0;
   int32_t num_output_tokens = 0;
-  int32_t num_computed_tokens = 0;  // whose keys and values are in the cache
+  int32_t num_computed_tokens = 0;  // whose keys and values are in the cache, or will be when the
+                                    // step that the runner holds has ended
   int32_t num_blocks = 0;
   int32_t num_preemptions = 0;
   int32_t num_items = 0;  // media
@@ -109,7 +112,8 @@ class MMCORE_API Engine {
 
   /// Plans and runs one step. An error Status means that the engine itself is broken (InternalError
   /// inside): every request has ended with kError, and nothing is accepted any more. Failures of
-  /// requests are in their outputs.
+  /// requests are in their outputs. Where steps overlap (EngineConfig::async_schedule), the call
+  /// ends one step, whose outcome it gives, and leaves the next one with the runner.
   Result<StepOutcome> step();
 
   /// Moves out everything that happened since the last call.
@@ -119,6 +123,7 @@ class MMCORE_API Engine {
   /// hands the same vector in every time makes a steady decode free of allocations.
   void take_outputs(std::vector<RequestOutput>& batch);
 
+  /// Whether there is anything to step for: a request, or a step that the runner still holds.
   bool has_unfinished() const;
 
   /// Accepts nothing more, for good: submit gives kShutdown. What was accepted runs on by step().
@@ -128,7 +133,7 @@ class MMCORE_API Engine {
   EngineSnapshot snapshot() const;
 
   /// Forgets all cached prefixes and unpinned encoder outputs. Fails with kInvalidArgument while
-  /// requests run.
+  /// requests run. Waits for a step that the runner still holds.
   Status reset_caches();
 
   EngineMetrics metrics() const;

@@ -2,8 +2,8 @@
 // the host's own.
 //
 // Threads: all calls come from the thread that calls Engine::step. Ownership: the plan belongs to
-// the engine and is valid during the call only. The runner owns all tensors: weights, KV cache,
-// encoder outputs.
+// the engine and is valid during the call of execute(), or from begin() to its end(). The runner
+// owns all tensors: weights, KV cache, encoder outputs.
 #pragma once
 
 #include <cstdint>
@@ -64,7 +64,10 @@ struct BlockCopy {
 struct StepPlan {
   uint64_t step = 0;
   std::vector<ScheduledSequence> sequences;  // [N], decodes first
-  std::vector<TokenId> token_ids;            // [T]
+  std::vector<TokenId> token_ids;            // [T]; -1: not known yet, see token_sources
+  // Empty if all tokens are known, else [T]: where token_ids has -1, the index into the samples of
+  // the step begun before this one whose token it is; -1 elsewhere. Only in steps that overlap.
+  std::vector<int32_t> token_sources;
   std::vector<int64_t> positions;            // [T]
   std::vector<int64_t> slot_mapping;         // [T] block * block_size + offset
   std::vector<int32_t> query_start;          // [N + 1] prefix sums of num_tokens
@@ -96,6 +99,11 @@ struct StepResult {
   std::vector<std::pair<RequestId, Status>> failed;
 };
 
+/// Fills in the unknown tokens of `plan` from the result of the step before it, for a runner that
+/// has it on the host. Afterwards no token is unknown: where that step failed, and so will the
+/// result of this one be dropped, they are 0.
+MMCORE_API void fill_unknown_tokens(StepPlan& plan, const StepResult& previous);
+
 class MMCORE_API ModelRunner {
  public:
   virtual ~ModelRunner();
@@ -110,8 +118,24 @@ class MMCORE_API ModelRunner {
   /// and so does a result of the wrong size. `result` comes in empty. Must not call the engine.
   virtual Status execute(const StepPlan& plan, StepResult& result) = 0;
 
-  /// Tells that a request is gone: host-side state (pixels, preprocessed tensors) may be dropped.
-  /// Encoder outputs stay until `evict` names them. Must not call the engine.
+  /// Whether the runner takes a step while the one before it runs. With
+  /// EngineConfig::async_schedule the engine then calls begin() and end() instead of execute().
+  virtual bool overlaps() const;
+
+  /// Takes a step and returns when its work is launched. At most two steps are begun and not ended;
+  /// they run in the order of their begin(), one after the other. Unknown tokens are those that the
+  /// step begun before this one samples; the runner may write token_ids. `plan` stays as it is, and
+  /// where it is, until this step's end(). An error Status or an exception means that the step was
+  /// not taken: end() is not called for it. Must not call the engine.
+  virtual Status begin(StepPlan& plan);
+
+  /// Waits for the oldest step begun and gives its result; like execute() otherwise. When a step
+  /// fails, the one begun behind it is ended too, and its result dropped. Must not call the engine.
+  virtual Status end(StepResult& result);
+
+  /// Tells that a request is gone, and that no step begun has a row of it: host-side state (pixels,
+  /// preprocessed tensors) may be dropped. Encoder outputs stay until `evict` names them. Must not
+  /// call the engine.
   virtual void release(RequestId request);
 };
 

@@ -28,6 +28,9 @@ struct SamplingParams {
   int32_t num_logprobs = -1;         // -1 = none, k = the sampled token's and the k best
   int32_t num_prompt_logprobs = -1;  // likewise for every prompt position
   bool ignore_eos = false;
+  // The runner itself reads the sequence's tokens (SampleRow::prompt_tokens, output_tokens), as a
+  // logits processor does. Penalties need not set it.
+  bool reads_history = false;
   std::vector<TokenId> stop_token_ids;                // EOS ids of the model are in EngineConfig
   std::vector<std::pair<TokenId, float>> logit_bias;  // at most EngineConfig::max_logit_bias
   std::vector<TokenId> allowed_token_ids;             // empty = all
@@ -40,6 +43,8 @@ constexpr uint64_t sequence_seed(uint64_t seed, int32_t index) {
 
 /// One row of logits to sample. Spans point into the engine's state and live until the step
 /// commits. Used by ops::sample on every device; a caller without an engine fills it by hand.
+/// In steps that overlap, prompt_tokens and output_tokens are empty where neither penalties nor
+/// SamplingParams::reads_history need them.
 struct SampleRow {
   float temperature = 1.0f;
   float top_p = 1.0f;

@@ -12,6 +12,25 @@ ModelRunner::~ModelRunner() = default;
 MediaPayload::~MediaPayload() = default;
 Status ModelRunner::accept(RequestId /*request*/, const Request& /*content*/) { return {}; }
 void ModelRunner::release(RequestId /*request*/) {}
+bool ModelRunner::overlaps() const { return false; }
+
+Status ModelRunner::begin(StepPlan& /*plan*/) {
+  return Status::internal("The runner overlaps() steps, but has no begin().");
+}
+
+Status ModelRunner::end(StepResult& /*result*/) {
+  return Status::internal("The runner overlaps() steps, but has no end().");
+}
+
+void fill_unknown_tokens(StepPlan& plan, const StepResult& previous) {
+  for (size_t row = 0; row < plan.token_sources.size(); ++row) {
+    const int32_t source = plan.token_sources[row];
+    if (source < 0) continue;
+    const auto sample = static_cast<size_t>(source);
+    plan.token_ids[row] = sample < previous.tokens.size() ? previous.tokens[sample].token : 0;
+  }
+  plan.token_sources.clear();
+}
 
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Engine::~Engine() = default;

@@ -17,7 +17,11 @@ Engine::Impl::Impl(const EngineConfig& config, ModelRunner* runner)
       runner_(runner),
       length_limit_(length_limit(config)),
       scheduler_(config),
-      builder_(config.block_size) {}
+      overlapping_(config.async_schedule && runner->overlaps()) {
+  const size_t num_flights = overlapping_ ? 2 : 1;
+  flights_.reserve(num_flights);
+  while (flights_.size() < num_flights) flights_.emplace_back(config.block_size, overlapping_);
+}
 
 Status Engine::Impl::not_from_runner(const char* call) {
   return Status::invalid_argument(std::string(call) +
@@ -44,21 +48,35 @@ Result<StepOutcome> Engine::Impl::step() {
 
 StepOutcome Engine::Impl::run_step() {
   end_overdue();
+  if (overlapping_) return run_overlapping();
   select();
-  std::vector<ScheduledEntry>& entries = scheduler_.entries();
-  if (entries.empty()) return {};
-  builder_.build(counters_.steps + counters_.steps_failed + 1, entries, scheduler_.resources(),
-                 plan_);
-  StepOutcome outcome{.num_sequences = static_cast<int32_t>(entries.size()),
-                      .num_tokens = static_cast<int32_t>(plan_.token_ids.size())};
-  const Status status = execute();
-  if (status.ok() && result_.failed.empty()) {
-    commit();
+  if (scheduler_.entries().empty()) return {};
+  Flight& flight = flights_[0];
+  build(flight);
+  StepOutcome outcome = outcome_of(flight);
+  Status status =
+      call_runner(flight, [&] { return runner_->execute(flight.plan, flight.result); });
+  if (status.ok() && flight.result.failed.empty()) status = check_result(flight);
+  if (status.ok() && flight.result.failed.empty()) {
+    commit(flight);
     outcome.committed = true;
   } else {
-    roll_back(status);
+    roll_back(flight, status);
   }
   return outcome;
+}
+
+StepOutcome Engine::Impl::outcome_of(const Flight& flight) {
+  return {.num_sequences = static_cast<int32_t>(flight.plan.sequences.size()),
+          .num_tokens = static_cast<int32_t>(flight.plan.token_ids.size())};
+}
+
+void Engine::Impl::build(Flight& flight) {
+  flight.builder.build(++last_step_, scheduler_.entries(), scheduler_.resources(), flight.plan);
+  flight.result.tokens.clear();
+  flight.result.prompt_logprobs.clear();
+  flight.result.failed.clear();
+  flight.runner_us = 0;
 }
 
 void Engine::Impl::select() {
@@ -72,52 +90,22 @@ void Engine::Impl::select() {
   scheduler_.select({.admit = recovery_.normal()});
 }
 
-Status Engine::Impl::execute() {
-  result_.tokens.clear();
-  result_.prompt_logprobs.clear();
-  result_.failed.clear();
-  if (config_.step_watchdog_us == 0) return call_runner();
-  const int64_t begin = now_us();
-  const Status status = call_runner();
-  const int64_t took = now_us() - begin;
-  counters_.steps_slow += took > config_.step_watchdog_us;
-  counters_.slowest_step_us = std::max(counters_.slowest_step_us, static_cast<uint64_t>(took));
-  return status;
-}
-
-Status Engine::Impl::call_runner() {
-  Status status;
-  in_step_ = true;
-  try {
-    status = runner_->execute(plan_, result_);
-  } catch (const InternalError&) {
-    in_step_ = false;
-    throw;
-  } catch (const std::exception& e) {
-    status = Status::internal(e.what());
-  } catch (...) {
-    status = Status::internal("The runner threw something that is not a std::exception.");
-  }
-  in_step_ = false;
-  if (status.ok() && result_.failed.empty()) status = check_result();
-  return status;
-}
-
 // The runner is code of others: what it gives is checked before anything is kept.
-Status Engine::Impl::check_result() {
-  if (result_.tokens.size() != plan_.sampling.size())
-    return Status::internal("The runner gave " + std::to_string(result_.tokens.size()) +
-                            " tokens for " + std::to_string(plan_.sampling.size()) +
+Status Engine::Impl::check_result(Flight& flight) {
+  const StepPlan& plan = flight.plan;
+  if (flight.result.tokens.size() != plan.sampling.size())
+    return Status::internal("The runner gave " + std::to_string(flight.result.tokens.size()) +
+                            " tokens for " + std::to_string(plan.sampling.size()) +
                             " sampled rows.");
-  if (result_.prompt_logprobs.size() != plan_.prompt_logprob_rows.size())
-    return Status::internal("The runner gave " + std::to_string(result_.prompt_logprobs.size()) +
+  if (flight.result.prompt_logprobs.size() != plan.prompt_logprob_rows.size())
+    return Status::internal("The runner gave " + std::to_string(flight.result.prompt_logprobs.size()) +
                             " prompt logprobs for " +
-                            std::to_string(plan_.prompt_logprob_rows.size()) + " rows.");
-  for (const ScheduledSequence& scheduled : plan_.sequences) {
+                            std::to_string(plan.prompt_logprob_rows.size()) + " rows.");
+  for (const ScheduledSequence& scheduled : plan.sequences) {
     if (scheduled.sample_row < 0) continue;
-    const TokenId token = result_.tokens[static_cast<size_t>(scheduled.sample_row)].token;
+    const TokenId token = flight.result.tokens[static_cast<size_t>(scheduled.sample_row)].token;
     if (token >= 0 && token < config_.vocab_size) continue;
-    result_.failed.emplace_back(
+    flight.result.failed.emplace_back(
         scheduled.request, Status::internal("The runner sampled token id " + std::to_string(token) +
                                             ", which is out of the vocabulary [0, " +
                                             std::to_string(config_.vocab_size) + ")."));
@@ -125,21 +113,34 @@ Status Engine::Impl::check_result() {
   return {};
 }
 
-void Engine::Impl::commit() {
+void Engine::Impl::commit(Flight& flight) {
+  const StepPlan& plan = flight.plan;
+  note_slow(flight);
   scheduler_.begin_commit();
   size_t prompt_row = 0;
+  uint64_t surplus = 0;
+  uint64_t dropped = 0;
   const std::vector<ScheduledEntry>& entries = scheduler_.entries();
   for (size_t i = 0; i < entries.size(); ++i) {
     prefetch_ahead(entries, i, [](const ScheduledEntry& next) { return next.sequence; });
-    scheduler_.commit(entries[i]);
-    const int32_t sample_row = plan_.sequences[i].sample_row;
-    if (sample_row >= 0 || entries[i].num_prompt_rows > 0)
-      commit_outputs(entries[i], sample_row, prompt_row);
+    const ScheduledEntry& entry = entries[i];
+    const bool departed = entry.sequence->state == SequenceState::kFinished;
+    scheduler_.commit(entry);
+    const int32_t sample_row = plan.sequences[i].sample_row;
+    if (departed) {
+      landed_departed_.push_back(entry.sequence);
+      prompt_row += static_cast<size_t>(entry.num_prompt_rows);
+      surplus += static_cast<uint64_t>(entry.num_tokens);
+      dropped += sample_row >= 0;
+    } else if (sample_row >= 0 || entry.num_prompt_rows > 0) {
+      commit_outputs(flight, entry, sample_row, prompt_row);
+    }
   }
   const SelectionCounters& selection = scheduler_.counters();
   ++counters_.steps;
-  counters_.tokens_planned += plan_.token_ids.size();
-  counters_.tokens_generated += plan_.sampling.size();
+  counters_.tokens_planned += plan.token_ids.size();
+  counters_.tokens_generated += plan.sampling.size() - dropped;
+  counters_.rows_surplus += surplus;
   counters_.prefix_tokens_queried += static_cast<uint64_t>(selection.prefix_tokens_queried);
   counters_.prefix_tokens_hit += static_cast<uint64_t>(selection.prefix_tokens_hit);
   counters_.prefix_tokens_copied += static_cast<uint64_t>(selection.prefix_tokens_copied);
@@ -147,29 +148,41 @@ void Engine::Impl::commit() {
   counters_.prefix_tokens_shared += static_cast<uint64_t>(selection.prefix_tokens_shared);
   counters_.items_encoded += static_cast<uint64_t>(selection.items_encoded);
   counters_.items_skipped += static_cast<uint64_t>(selection.items_skipped);
-  counters_.block_copies += plan_.block_copies.size();
+  counters_.block_copies += plan.block_copies.size();
   scheduler_.end_commit();
   for (Sequence* sequence : ended_) counters_.requests_finished += drop(sequence);
   ended_.clear();
+  bury_departed();
   if (recovery_.probing())
     recovery_.dismiss();
   else
     recovery_.healthy_step();
 }
 
-void Engine::Impl::commit_outputs(const ScheduledEntry& entry, int32_t sample_row,
+void Engine::Impl::note_slow(const Flight& flight) {
+  if (config_.step_watchdog_us == 0) return;
+  counters_.steps_slow += flight.runner_us > config_.step_watchdog_us;
+  counters_.slowest_step_us =
+      std::max(counters_.slowest_step_us, static_cast<uint64_t>(flight.runner_us));
+}
+
+void Engine::Impl::commit_outputs(Flight& flight, const ScheduledEntry& entry, int32_t sample_row,
                                   size_t& prompt_row) {
   Sequence& sequence = *entry.sequence;
   RequestOutput& output = push_output(sequence);
   for (int32_t i = 0; i < entry.num_prompt_rows; ++i)
-    output.new_prompt_logprobs.push_back(std::move(result_.prompt_logprobs[prompt_row++]));
+    output.new_prompt_logprobs.push_back(std::move(flight.result.prompt_logprobs[prompt_row++]));
   sequence.prompt_logprobs_done += entry.num_prompt_rows;
   if (sample_row < 0) return;
   if (sequence.is_one_of_several && !sequence.group->forked) fork(sequence);
-  SampledToken& sampled = result_.tokens[static_cast<size_t>(sample_row)];
-  sequence.tokens.push_back(sampled.token);
+  SampledToken& sampled = flight.result.tokens[static_cast<size_t>(sample_row)];
+  if (entry.samples)  // launched: its place is kept
+    sequence.tokens[static_cast<size_t>(entry.end())] = sampled.token;
+  else
+    sequence.tokens.push_back(sampled.token);
   output.new_tokens.push_back(std::move(sampled));
-  const StopDecision stop = check_stop(sequence, config_.eos_token_ids, length_limit_);
+  const StopDecision stop =
+      check_stop(sequence, entry.end() + 1, config_.eos_token_ids, length_limit_);
   if (stop.reason == FinishReason::kNone) return;
   output.finish_reason = stop.reason;
   output.stop_token = stop.stop_token;
@@ -177,12 +190,20 @@ void Engine::Impl::commit_outputs(const ScheduledEntry& entry, int32_t sample_ro
   ended_.push_back(&sequence);
 }
 
-void Engine::Impl::roll_back(const Status& status) {
+void Engine::Impl::roll_back(Flight& flight, const Status& status) {
+  note_slow(flight);
   ++counters_.steps_failed;
   std::vector<RequestId> ids;
-  for (const ScheduledEntry& entry : scheduler_.entries()) ids.push_back(entry.sequence->order.id);
+  note_departed();
+  for (const ScheduledEntry& entry : scheduler_.entries())
+    if (entry.sequence->state != SequenceState::kFinished) ids.push_back(entry.sequence->order.id);
+  const bool names_departed = std::ranges::any_of(landed_departed_, [&](const Sequence* sequence) {
+    return std::ranges::find(flight.result.failed, sequence->request(),
+                             &std::pair<RequestId, Status>::first) != flight.result.failed.end();
+  });
   scheduler_.rollback();
-  if (status.ok() && fail_named()) return;
+  bury_departed();
+  if (status.ok() && (fail_named(flight.result) || names_departed)) return;
   const Status reason =
       status.ok() ? Status::internal("The runner failed requests that do not exist.") : status;
   if (!recovery_.probing()) {
@@ -195,9 +216,9 @@ void Engine::Impl::roll_back(const Status& status) {
 }
 
 // Ends the requests that the runner named; false if none of them lives.
-bool Engine::Impl::fail_named() {
+bool Engine::Impl::fail_named(const StepResult& result) {
   bool any = false;
-  for (const auto& [id, status] : result_.failed) {
+  for (const auto& [id, status] : result.failed) {
     const Status reason = status.ok() ? Status::internal("The runner gave no reason.") : status;
     any |= end_request(id, FinishReason::kError, reason);
   }
@@ -208,6 +229,7 @@ bool Engine::Impl::fail_named() {
 void Engine::Impl::break_down(const Status& status) {
   broken_ = status;
   in_step_ = false;
+  take_back();
   std::map<RequestId, Sequence*> by_id;  // outputs come in the order of ids
   std::set<RequestId> requests;
   for (const auto& [id, sequence] : sequences_) by_id.emplace(id, sequence.get());
@@ -218,9 +240,12 @@ void Engine::Impl::break_down(const Status& status) {
     for (size_t i = 1; i < sequence->group->members.size(); ++i)
       push_end_of_unborn(id, i, FinishReason::kError, status);
   }
+  counters_.requests_failed += requests.size();
+  for (const auto& [request, count] : departed_of_) requests.insert(request);
   sequences_.clear();
   groups_.clear();
-  counters_.requests_failed += requests.size();
+  departed_.clear();
+  departed_of_.clear();
   for (const RequestId request : requests) release(request);
 }
 

@@ -202,7 +202,7 @@ bool Engine::Impl::end_request(RequestId request, FinishReason reason, const Sta
       }
       push_end(*member, reason, error);
       scheduler_.remove(member);
-      sequences_.erase(member->order.id);
+      depart(member);
       if (group.forked) group.members[i] = nullptr;
     }
     release(request);
@@ -225,16 +225,31 @@ bool Engine::Impl::drop(Sequence* sequence) {
     group->begun |= sequence->first_run_done;
     group->members[static_cast<size_t>(sequence->index)] = nullptr;
   }
-  sequences_.erase(sequence->order.id);
+  depart(sequence);
   if (group != nullptr && --group->live > 0) return false;
   release(request);
   return true;
 }
 
-// Forgets a request without sequences.
+// Forgets a sequence now, or when the step in flight that has a row of it has landed.
+void Engine::Impl::depart(Sequence* sequence) {
+  auto node = sequences_.extract(sequence->order.id);
+  if (sequence->in_flight == 0) return;
+  sequence->group = nullptr;
+  ++departed_of_[sequence->request()];
+  departed_.insert(std::move(node));
+}
+
+// Forgets a request whose sequences have all ended.
 void Engine::Impl::release(RequestId request) {
-  if (groups_.erase(request) > 0) scheduler_.forget(request);
+  const bool several = groups_.erase(request) > 0;
   deadlines_.forget(request);
+  if (departed_of_.contains(request)) return;  // the last of them does the rest
+  if (several) scheduler_.forget(request);
+  release_runner(request);
+}
+
+void Engine::Impl::release_runner(RequestId request) {
   in_step_ = true;  // release() may not call back
   try {
     runner_->release(request);
@@ -251,6 +266,12 @@ Status Engine::Impl::reset_caches() {
     return Status::invalid_argument(
         std::to_string(scheduler_.running().size()) +
         " requests run; finish or abort them before resetting the caches.");
+  try {
+    while (num_in_flight_ > 0) land();  // rows of sequences that have ended
+  } catch (const std::exception& e) {
+    break_down(Status::internal(std::string("The engine is broken: ") + e.what()));
+    return broken_;
+  }
   scheduler_.clear_caches();
   return {};
 }

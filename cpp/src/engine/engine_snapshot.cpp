@@ -10,7 +10,7 @@ SequenceSnapshot describe(const Sequence& sequence, SequenceStage stage) {
   out.sequence = sequence.index;
   out.stage = stage;
   out.num_prompt_tokens = sequence.prompt_len;
-  out.num_output_tokens = sequence.num_outputs();
+  out.num_output_tokens = sequence.num_outputs() - (sequence.pending_sample >= 0);
   out.num_computed_tokens = sequence.computed;
   out.num_blocks = static_cast<int32_t>(sequence.table.size());
   out.num_preemptions = sequence.num_preemptions;

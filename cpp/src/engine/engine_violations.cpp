@@ -1,6 +1,7 @@
 // Engine::check_invariants: what must hold between two steps. Ids are those of ARCHITECTURE.md.
 #include <algorithm>
 #include <map>
+#include <set>
 #include <string>
 
 #include "engine/engine_impl.h"
@@ -10,26 +11,50 @@ namespace {
 
 using Violations = std::vector<std::string>;
 
+// What the steps in flight have reserved.
+struct InFlight {
+  std::map<const Sequence*, int32_t> first;  // computed before the oldest of them
+  std::map<const Sequence*, int32_t> rows;   // in how many of them it runs
+  std::vector<BlockCopy> copies;
+  std::set<EncoderSlot> slots;
+
+  void add(const LaunchedStep& step) {
+    for (const ScheduledEntry& entry : step.entries) {
+      first.emplace(entry.sequence, entry.first);
+      ++rows[entry.sequence];
+    }
+    const Resources::Reservations& kept = step.reservations;
+    copies.insert(copies.end(), kept.copies.begin(), kept.copies.end());
+    for (const auto& [sequence, item] : kept.pins)
+      slots.insert(sequence->slots[static_cast<size_t>(item)]);
+  }
+};
+
 std::string name(const Sequence& sequence) {
   return "request " + std::to_string(sequence.order.id);
 }
 
+// `committed` of the sequence's computed tokens are not those of a step in flight.
 void check_running(const Sequence& sequence, const EngineConfig& config, int64_t length_limit,
-                   Violations& out) {
+                   int32_t committed, Violations& out) {
   if (sequence.state != SequenceState::kRunning)
     out.push_back("sched.state: " + name(sequence) + " is listed as running but is not");
   if (sequence.computed < 0 || sequence.computed >= sequence.size())
     out.push_back("sched.computed: " + name(sequence) + " has " +
                   std::to_string(sequence.computed) + " of " + std::to_string(sequence.size()) +
                   " tokens computed");
-  if (sequence.size() >= length_limit || sequence.num_outputs() >= sequence.max_tokens)
+  const bool pending = sequence.pending_sample >= 0;
+  const bool unknown = std::ranges::any_of(sequence.tokens, [](TokenId id) { return id < 0; });
+  if (unknown != pending || (pending && sequence.tokens.back() >= 0))
+    out.push_back("step.overlap: " + name(sequence) + " does not know which token it waits for");
+  if (sequence.size() - pending >= length_limit ||
+      sequence.num_outputs() - pending >= sequence.max_tokens)
     out.push_back("sched.admission: " + name(sequence) + " outlived its length limit");
   const SpanMap& spans = sequence.spans();
   if (!config.split_media_items && spans.splits_span(sequence.computed))
     out.push_back("sched.whole_items: " + name(sequence) + " stopped inside a span");
   for (int32_t i = 0; i < spans.size(); ++i) {
-    const bool inside =
-        spans.begin_of(i) < sequence.computed && sequence.computed < spans.end_of(i);
+    const bool inside = spans.begin_of(i) < sequence.computed && committed < spans.end_of(i);
     if (sequence.slots[static_cast<size_t>(i)] >= 0 && !inside)
       out.push_back("encoder.pin: " + name(sequence) + " pins item " + std::to_string(i) +
                     " without being inside its span");
@@ -88,10 +113,12 @@ void check_preemptions(const Scheduler& scheduler, const EngineConfig& config, V
                   std::to_string(scheduler.reserved_blocks()) + ", free " + std::to_string(free));
 }
 
-void check_encoder(const Scheduler& scheduler, const EngineConfig& config, Violations& out) {
-  const EncoderCache& cache = scheduler.resources().encoder();
+// `holders` are all sequences that may pin; `launched` slots are filled by steps in flight.
+void check_encoder(const EncoderCache& cache, const std::vector<const Sequence*>& holders,
+                   const std::set<EncoderSlot>& launched, const EngineConfig& config,
+                   Violations& out) {
   std::map<EncoderSlot, int32_t> pins;
-  for (const Sequence* sequence : scheduler.running())
+  for (const Sequence* sequence : holders)
     for (const EncoderSlot slot : sequence->slots)
       if (slot >= 0) ++pins[slot];
   int64_t rows = 0;
@@ -101,7 +128,8 @@ void check_encoder(const Scheduler& scheduler, const EngineConfig& config, Viola
     if (entry.pins != pins[entry.slot])
       out.push_back("encoder.pin: " + slot + " has " + std::to_string(entry.pins) +
                     " pins, sequences hold " + std::to_string(pins[entry.slot]));
-    if (!entry.ready) out.push_back("encoder.ready: " + slot + " was never encoded");
+    if (!entry.ready && !launched.contains(entry.slot))
+      out.push_back("encoder.ready: " + slot + " was never encoded");
     rows += entry.rows;
     pinned_rows += entry.pins > 0 ? entry.rows : 0;
     pins.erase(entry.slot);
@@ -120,16 +148,31 @@ void check_encoder(const Scheduler& scheduler, const EngineConfig& config, Viola
 
 std::vector<std::string> Engine::Impl::violations() const {
   if (!broken_.ok()) return {broken_.message()};
+  std::vector<const Sequence*> holders(scheduler_.running().begin(), scheduler_.running().end());
+  for (const auto& [id, s] : departed_) holders.push_back(s.get());
   std::vector<KvCache::TableView> tables;
-  for (const Sequence* s : scheduler_.running())
+  for (const Sequence* s : holders)
     tables.push_back({s->order.id, &s->table, &s->chain, s->tokens, s->computed});
+  InFlight in_flight;
+  for (size_t i = 0; i < num_in_flight_; ++i)
+    in_flight.add(flights_[(oldest_ + i) % flights_.size()].launched);
   const KvCache& kv = scheduler_.resources().kv();
-  Violations out = kv.violations(tables);
-  for (const Sequence* s : scheduler_.running()) check_running(*s, config_, length_limit_, out);
+  Violations out = kv.violations(tables, in_flight.copies);
+  for (const Sequence* s : scheduler_.running()) {
+    const auto flying = in_flight.first.find(s);
+    const int32_t committed = flying == in_flight.first.end() ? s->computed : flying->second;
+    check_running(*s, config_, length_limit_, committed, out);
+  }
+  for (const Sequence* s : holders)
+    if (s->in_flight != in_flight.rows[s])
+      out.push_back("step.overlap: " + name(*s) + " miscounts the steps in flight");
+  for (const auto& [id, s] : departed_)
+    if (s->state != SequenceState::kFinished || s->in_flight == 0)
+      out.push_back("step.overlap: " + name(*s) + " has ended and nothing of it is in flight");
   for (const auto& [order, s] : scheduler_.waiting()) check_waiting(*s, out);
   check_order(scheduler_, config_, out);
   check_preemptions(scheduler_, config_, out);
-  check_encoder(scheduler_, config_, out);
+  check_encoder(scheduler_.resources().encoder(), holders, in_flight.slots, config_, out);
   const auto listed =
       static_cast<size_t>(scheduler_.waiting().size()) + scheduler_.running().size();
   if (listed != sequences_.size())
@@ -147,7 +190,7 @@ std::vector<std::string> Engine::Impl::violations() const {
   if (!scheduler_.resources().copies().empty())
     out.push_back("kv.copy: block copies are pending between steps");
   for (const EncoderEntryState& entry : scheduler_.resources().encoder().entries())
-    if (entry.owner != 0 && !lives(entry.owner))
+    if (entry.owner != 0 && !lives(entry.owner) && !departed_of_.contains(entry.owner))
       out.push_back("encoder.owner: slot " + std::to_string(entry.slot) + " outlived its request");
   return out;
 }

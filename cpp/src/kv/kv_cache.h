@@ -92,9 +92,10 @@ class KvCache {
     std::span<const TokenId> tokens;
     int64_t computed = 0;
   };
-  /// One line for each violated invariant of pool, index and these tables, which must be all that
-  /// exist. O(all state).
-  std::vector<std::string> violations(std::span<const TableView> tables) const;
+  /// One line for each violated invariant of pool, index, these tables and pending copies, which
+  /// must be all that exist. O(all state).
+  std::vector<std::string> violations(std::span<const TableView> tables,
+                                      std::span<const BlockCopy> copies = {}) const;
 
  private:
   BlockId allocate();

@@ -34,12 +34,15 @@ void check_published(const KvCache& cache, const KvCache::TableView& view,
 
 }  // namespace
 
-std::vector<std::string> KvCache::violations(std::span<const TableView> tables) const {
+std::vector<std::string> KvCache::violations(std::span<const TableView> tables,
+                                             std::span<const BlockCopy> copies) const {
   std::vector<std::string> out = pool_.violations();
   std::vector<std::string> more = index_.violations();
   out.insert(out.end(), more.begin(), more.end());
 
-  std::vector<int32_t> refs(static_cast<size_t>(pool_.num_blocks()));
+  std::vector<int32_t> read(static_cast<size_t>(pool_.num_blocks()));  // by pending copies
+  for (const BlockCopy& copy : copies) ++read[static_cast<size_t>(copy.src)];
+  std::vector<int32_t> refs = read;
   std::unordered_map<BlockId, const KeyChain*> user;
   for (const TableView& view : tables) {
     const BlockTable& table = *view.table;
@@ -62,7 +65,10 @@ std::vector<std::string> KvCache::violations(std::span<const TableView> tables) 
     }
     if (!in_range) continue;
     const int64_t written = view.computed / block_size();
-    if (written < table.size() && (pool_.refs(table[written]) != 1 || pool_.hashed(table[written])))
+    const BlockId open = written < table.size() ? table[written] : kNullBlock;
+    // A copy that a step in flight reads it for runs before whatever writes it next.
+    if (open != kNullBlock &&
+        (pool_.refs(open) - read[static_cast<size_t>(open)] != 1 || pool_.hashed(open)))
       out.push_back("kv.write: " + at(view, written) + " will be written but is shared or cached");
     check_published(*this, view, out);
   }

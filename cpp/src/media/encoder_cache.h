@@ -46,6 +46,8 @@ class EncoderCache {
   EncoderSlot find(const EncoderKey& key) const;
   bool pinned(EncoderSlot slot) const { return entry(slot).pins > 0; }
   bool ready(EncoderSlot slot) const { return entry(slot).ready; }
+  /// Whether it will be there for the next step: it is, or a step that runs encodes it.
+  bool expected(EncoderSlot slot) const { return entry(slot).ready || entry(slot).launched; }
 
   /// Whether `rows` more can be pinned, evicting whatever is not.
   bool can_pin(int64_t rows) const { return pinned_rows_ + rows <= capacity_rows_; }
@@ -57,6 +59,8 @@ class EncoderCache {
   void unpin(EncoderSlot slot);
   /// Tells that the runner has encoded the entry.
   void mark_ready(EncoderSlot slot) { entry(slot).ready = true; }
+  /// Tells that a step that encodes the entry has been launched.
+  void mark_launched(EncoderSlot slot) { entry(slot).launched = true; }
   /// Drops the private entries of a request; all of its pins are gone.
   void forget_owner(RequestId owner);
   /// Drops every unpinned entry.
@@ -65,6 +69,10 @@ class EncoderCache {
   /// Slots that the runner must drop with the next step that commits. A slot may be unknown to it.
   const std::vector<EncoderSlot>& evicted() const { return evicted_; }
   void evictions_done() { evicted_.clear(); }
+  /// Likewise, of the first `count`.
+  void evictions_done(size_t count) {
+    evicted_.erase(evicted_.begin(), evicted_.begin() + static_cast<ptrdiff_t>(count));
+  }
 
   int64_t capacity_rows() const { return capacity_rows_; }
   int64_t rows() const { return rows_; }
@@ -78,6 +86,7 @@ class EncoderCache {
     EncoderSlot slot = -1;
     int32_t pins = 0;
     bool ready = false;
+    bool launched = false;
     uint64_t idle_since = 0;  // key in idle_ while pins == 0
   };
   using Entries = std::map<EncoderKey, Entry>;

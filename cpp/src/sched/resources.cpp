@@ -101,7 +101,7 @@ void Resources::adopt(Sequence& sequence, int64_t tokens, const Sequence* siblin
 }
 
 void Resources::commit(Sequence& sequence, int64_t computed) {
-  sequence.computed = static_cast<int32_t>(computed);
+  sequence.computed = std::max(sequence.computed, static_cast<int32_t>(computed));
   if (kv_.full_blocks(computed) > sequence.table.published())
     kv_.publish(sequence.table, sequence.chain, sequence.tokens, computed);
   while (sequence.first_live_item < sequence.num_items &&
@@ -114,6 +114,21 @@ void Resources::finish_copies() {
   copies_.clear();
 }
 
+void Resources::launch(Reservations& kept) {
+  for (const auto& [sequence, item] : pins_)
+    encoder_.mark_launched(sequence->slots[static_cast<size_t>(item)]);
+  pins_.swap(kept.pins);
+  copies_.swap(kept.copies);
+  kept.evictions = encoder_.evicted().size() - launched_evictions_;
+  launched_evictions_ += kept.evictions;
+}
+
+void Resources::recall(Reservations& kept) {
+  pins_.swap(kept.pins);
+  copies_.swap(kept.copies);
+  recalled_evictions_ = kept.evictions;
+}
+
 Resources::Encoded Resources::commit_step() {
   Encoded count;
   for (const auto& [sequence, item] : pins_) {
@@ -123,7 +138,13 @@ Resources::Encoded Resources::commit_step() {
   }
   pins_.clear();
   finish_copies();
-  encoder_.evictions_done();
+  if (recalled_evictions_) {
+    encoder_.evictions_done(*recalled_evictions_);
+    launched_evictions_ -= *recalled_evictions_;
+    recalled_evictions_.reset();
+  } else {
+    encoder_.evictions_done();
+  }
   return count;
 }
 
@@ -131,6 +152,8 @@ void Resources::rollback_step() {
   for (const auto& [sequence, item] : pins_) unpin(*sequence, item);
   pins_.clear();
   finish_copies();
+  launched_evictions_ -= recalled_evictions_.value_or(0);
+  recalled_evictions_.reset();
 }
 
 void Resources::release(Sequence& sequence) {

@@ -5,6 +5,8 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -72,6 +74,18 @@ class Resources {
     kv_.unpublish(sequence.table, published);
   }
 
+  /// What a step reserved, kept apart while it runs and the next one is selected.
+  struct Reservations {
+    std::vector<std::pair<Sequence*, int32_t>> pins;
+    std::vector<BlockCopy> copies;
+    size_t evictions = 0;
+  };
+  /// Takes the step's reservations out; what it encodes counts as there for the steps behind it.
+  void launch(Reservations& kept);
+  /// Puts them back, for commit_step() or rollback_step(): the oldest step commits first, the
+  /// newest one rolls back first.
+  void recall(Reservations& kept);
+
   struct Encoded {
     int64_t encoded = 0;  // items that the step ran through the encoder
     int64_t reused = 0;   // items whose output was there
@@ -93,6 +107,10 @@ class Resources {
   void clear_caches();
 
   const std::vector<BlockCopy>& copies() const { return copies_; }
+  /// Encoder slots that the runner must drop, and that no step in flight names.
+  std::span<const EncoderSlot> evictions() const {
+    return std::span(encoder_.evicted()).subspan(launched_evictions_);
+  }
 
  private:
   EncoderKey key_of(const Sequence& sequence, int32_t item) const;
@@ -106,6 +124,9 @@ class Resources {
   // The step's reservations.
   std::vector<std::pair<Sequence*, int32_t>> pins_;
   std::vector<BlockCopy> copies_;
+  // Of the encoder's evictions, those named by steps in flight, and by the one that was recalled.
+  size_t launched_evictions_ = 0;
+  std::optional<size_t> recalled_evictions_;
 };
 
 }  // namespace mmcore

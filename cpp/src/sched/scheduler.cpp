@@ -28,6 +28,7 @@ Scheduler::Scheduler(const EngineConfig& config)
     : config_(config),
       policy_(policy_of(config)),
       window_(std::max(1, policy_->window())),
+      length_limit_(length_limit(config)),
       resources_(kv_options(config), config.encoder_cache_rows) {}
 
 void Scheduler::remove(Sequence* sequence) {
@@ -41,12 +42,18 @@ void Scheduler::remove(Sequence* sequence) {
   if (blocked_.id == sequence->order.id) blocked_ = {};
   sequence->state = SequenceState::kFinished;
   drop_reservation(*sequence);
-  resources_.release(*sequence);
-  if (sequence->group == nullptr) resources_.forget(sequence->request());
+  if (sequence->in_flight == 0) free(*sequence);
 }
 
-void Scheduler::begin_selection() {
-  step_ = {.tokens_left = config_.max_num_batched_tokens,
+// Gives back what a sequence that has ended holds.
+void Scheduler::free(Sequence& sequence) {
+  resources_.release(sequence);
+  if (!sequence.is_one_of_several) resources_.forget(sequence.request());
+}
+
+void Scheduler::begin_selection(bool ahead) {
+  step_ = {.ahead = ahead,
+           .tokens_left = config_.max_num_batched_tokens,
            .encoder_rows_left = config_.encoder_budget};
   entries_.clear();
   prefills_.clear();
@@ -56,8 +63,11 @@ void Scheduler::begin_selection() {
 }
 
 void Scheduler::select(const SelectionScope& scope) {
-  begin_selection();
-  if (scope.only != nullptr) {
+  begin_selection(scope.ahead);
+  if (scope.ahead) {
+    select_running();
+    if (!step_.given_up) select_waiting();
+  } else if (scope.only != nullptr) {
     select_only(scope.only);
   } else {
     const uint64_t preemptions_before = preemptions_;
@@ -77,6 +87,21 @@ void Scheduler::select(const SelectionScope& scope) {
           "scheduler: there is work but nothing can run");  // invariant: sched.progress
   }
   entries_.insert(entries_.end(), prefills_.begin(), prefills_.end());
+  if (step_.given_up) rollback();
+}
+
+void Scheduler::give_up() {
+  step_.given_up = true;
+  step_.tokens_left = 0;
+}
+
+// Whether a sequence can go on although its newest token may not be known.
+bool Scheduler::known_ahead(const Sequence& sequence) {
+  if (sequence.pending_sample < 0) return true;
+  if (sequence.num_outputs() >= sequence.max_tokens || sequence.size() >= length_limit_)
+    return false;  // it ends with that token
+  if (sequence.reads_history) give_up();
+  return !sequence.reads_history;
 }
 
 void Scheduler::select_only(Sequence* sequence) {
@@ -110,6 +135,7 @@ void Scheduler::select_running() {
 }
 
 void Scheduler::select_decode(Sequence* sequence) {
+  if (step_.ahead && !known_ahead(*sequence)) return;
   const int32_t blocks_before = sequence->table.size();
   if (resources_.missing_blocks(*sequence, sequence->size()) > 0) {
     if (!make_room(1, sequence)) {
@@ -119,6 +145,7 @@ void Scheduler::select_decode(Sequence* sequence) {
     grow(*sequence, sequence->size());
   }
   entries_.push_back({.sequence = sequence,
+                      .first = sequence->computed,
                       .num_tokens = 1,
                       .blocks_before = blocks_before,
                       .published_before = sequence->table.published()});
@@ -153,6 +180,7 @@ void Scheduler::select_prefill(Sequence* sequence) {
   const int32_t blocks_before = sequence->table.size();
   if (!make_room(resources_.missing_blocks(*sequence, end), sequence)) {
     step_.memory_closed = true;
+    if (step_.given_up) return;
     const int64_t blocks = int64_t{blocks_before} + available_blocks(*sequence);
     const int64_t tokens = std::min(end, blocks * config_.block_size) - begin;
     end = tokens > 0 ? reach(sequence, begin, tokens, &media) : begin;
@@ -167,6 +195,10 @@ void Scheduler::select_prefill(Sequence* sequence) {
 // Frees blocks by preempting sequences that come after `sequence`; false if that is not enough.
 bool Scheduler::make_room(int64_t blocks, Sequence* sequence) {
   while (available_blocks(*sequence) < blocks) {
+    if (step_.ahead) {
+      give_up();
+      return false;
+    }
     Sequence* victim = last_victim();
     if (victim == nullptr || victim->order <= sequence->order) return false;
     preempt(victim);
@@ -281,12 +313,44 @@ void Scheduler::push_entry(Sequence* sequence, int64_t num_tokens, int32_t block
   const bool prefill = sequence->remaining() > 1 || shares;
   (prefill ? prefills_ : entries_)
       .push_back({.sequence = sequence,
+                  .first = sequence->computed,
                   .num_tokens = static_cast<int32_t>(num_tokens),
                   .blocks_before = blocks_before,
                   .published_before = sequence->table.published(),
                   .admitted = admitted,
                   .prefill = prefill});
   step_.tokens_left -= num_tokens;
+}
+
+void Scheduler::launch(LaunchedStep& step) {
+  int32_t samples = 0;
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    prefetch_ahead(entries_, i, [](const ScheduledEntry& next) { return next.sequence; });
+    ScheduledEntry& entry = entries_[i];
+    Sequence& sequence = *entry.sequence;
+    ++sequence.in_flight;
+    sequence.computed = entry.end();
+    entry.samples = sequence.remaining() == 0;
+    sequence.pending_sample = entry.samples ? samples++ : -1;
+    if (entry.samples) sequence.tokens.push_back(-1);
+  }
+  entries_.swap(step.entries);
+  step.counters = counters_;
+  resources_.launch(step.reservations);
+}
+
+void Scheduler::recall(LaunchedStep& step) {
+  recalled_ = true;
+  entries_.swap(step.entries);
+  counters_ = step.counters;
+  resources_.recall(step.reservations);
+}
+
+// One step less in flight has a row of the sequence.
+void Scheduler::land(Sequence& sequence) {
+  if (--sequence.in_flight > 0) return;
+  sequence.pending_sample = -1;
+  if (sequence.state == SequenceState::kFinished) free(sequence);
 }
 
 void Scheduler::begin_commit() {
@@ -300,16 +364,16 @@ void Scheduler::commit(const ScheduledEntry& entry) {
   Sequence& sequence = *entry.sequence;
   if (!sequence.first_run_done) {
     sequence.first_run_done = true;
-    sequence.num_cached_tokens = sequence.computed;
+    sequence.num_cached_tokens = entry.first;
   }
-  resources_.commit(sequence, sequence.computed + entry.num_tokens);
+  resources_.commit(sequence, entry.end());
+  if (recalled_) land(sequence);
 }
 
 void Scheduler::finish(Sequence* sequence) {
   sequence->state = SequenceState::kFinished;
   drop_reservation(*sequence);
-  resources_.release(*sequence);
-  if (sequence->group == nullptr) resources_.forget(sequence->request());
+  if (sequence->in_flight == 0) free(*sequence);
   ++num_finished_;
 }
 
@@ -317,18 +381,29 @@ void Scheduler::end_commit() {
   if (num_finished_ > 0)
     std::erase_if(running_, [](const Sequence* s) { return s->state == SequenceState::kFinished; });
   entries_.clear();
+  recalled_ = false;
 }
 
 void Scheduler::rollback() {
   resources_.rollback_step();
   for (auto it = entries_.rbegin(); it != entries_.rend(); ++it) {
     Sequence* sequence = it->sequence;
-    resources_.unpublish(*sequence, it->published_before);
-    if (!it->admitted) {
+    if (recalled_) {
+      sequence->computed = it->first;
+      if (it->samples) sequence->tokens.pop_back();
+    }
+    // A step that has committed since the selection may have published more.
+    const auto full = static_cast<int32_t>(resources_.kv().full_blocks(it->first));
+    const int32_t published = std::min(sequence->table.published(), full);
+    resources_.unpublish(*sequence, std::max(it->published_before, published));
+    const bool ended = sequence->state == SequenceState::kFinished;
+    if (ended || !it->admitted) {
       if (sequence->reserved) reserved_blocks_ += sequence->table.size() - it->blocks_before;
       resources_.truncate(*sequence, it->blocks_before);
+      if (recalled_) land(*sequence);
       continue;
     }
+    if (recalled_) land(*sequence);
     running_.erase(std::ranges::find(running_, sequence));
     sequence->state = SequenceState::kWaiting;
     drop_reservation(*sequence);
@@ -337,6 +412,7 @@ void Scheduler::rollback() {
   }
   entries_.clear();
   counters_ = {};
+  recalled_ = false;
 }
 
 }  // namespace mmcore

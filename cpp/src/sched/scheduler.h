@@ -22,21 +22,28 @@
 
 namespace mmcore {
 
-/// One sequence's share of the selected step: tokens [computed, computed + num_tokens).
+/// One sequence's share of the selected step: tokens [first, end()).
 struct ScheduledEntry {
   Sequence* sequence = nullptr;
+  int32_t first = 0;  // computed tokens before the step
   int32_t num_tokens = 0;
   int32_t blocks_before = 0;     // table size before the step
   int32_t published_before = 0;  // of them, or of the adopted ones
   bool admitted = false;         // came from the waiting queue in this step
   bool prefill = false;          // more than the newest token was missing
   int32_t num_prompt_rows = 0;   // rows that give prompt logprobs (set by StepBuilder)
+  bool samples = false;          // gives the sequence's next token (set by Scheduler::launch)
+
+  int32_t end() const { return first + num_tokens; }
 };
 
 /// Which sequences may be selected.
 struct SelectionScope {
   Sequence* only = nullptr;  // if set, nothing else runs
   bool admit = true;         // false: the queue waits, unless nothing runs
+  // A step is in flight, as if it had succeeded. What needs its end is left to a later selection:
+  // nobody is preempted; where that would be needed, or a token that is not known, nothing runs.
+  bool ahead = false;
 };
 
 /// What a committed step adds to the metrics.
@@ -50,6 +57,13 @@ struct SelectionCounters {
   int64_t items_skipped = 0;  // the KV or the encoder output was there
 };
 
+/// A selected step that runs, apart from the next selection.
+struct LaunchedStep {
+  std::vector<ScheduledEntry> entries;
+  SelectionCounters counters;
+  Resources::Reservations reservations;
+};
+
 class Scheduler {
  public:
   /// `config` is resolved.
@@ -57,7 +71,8 @@ class Scheduler {
 
   /// Queues a new sequence; the scheduler keeps the pointer until remove() or finish().
   void add(Sequence* sequence) { waiting_.insert(sequence); }
-  /// Takes a sequence out, whatever its state, and frees what it holds. Not while a step runs.
+  /// Takes a sequence out, whatever its state, and frees what it holds; if a step in flight has a
+  /// row of it, only when that has landed.
   void remove(Sequence* sequence);
 
   /// Selects and reserves a step; entries() is empty if nothing can run.
@@ -65,6 +80,13 @@ class Scheduler {
   /// The selected step, decodes first.
   std::vector<ScheduledEntry>& entries() { return entries_; }
   const SelectionCounters& counters() const { return counters_; }
+
+  /// Takes the selected step out while it runs: its sequences go on as if it had committed, with -1
+  /// for the tokens that it samples. Then another one may be selected ahead.
+  void launch(LaunchedStep& step);
+  /// Puts a step that has landed back in place of the selection, to be committed or rolled back.
+  /// The oldest one commits first, the newest one rolls back first.
+  void recall(LaunchedStep& step);
 
   /// Keeps the step's work: begin_commit(), then commit() for each entry, each perhaps followed by
   /// finish() of a sequence that has ended, then end_commit().
@@ -92,6 +114,8 @@ class Scheduler {
 
  private:
   struct Step {  // state of one selection
+    bool ahead = false;
+    bool given_up = false;  // ahead: it cannot be made before the step in flight has landed
     int64_t tokens_left = 0;
     int64_t encoder_rows_left = 0;
     // Someone earlier in the order waits for this, so nobody later may take it:
@@ -102,7 +126,11 @@ class Scheduler {
     int64_t promised_blocks = -1;
   };
 
-  void begin_selection();
+  void begin_selection(bool ahead = false);
+  void give_up();
+  bool known_ahead(const Sequence& sequence);
+  void land(Sequence& sequence);
+  void free(Sequence& sequence);
   void select_running();
   void select_decode(Sequence* sequence);
   void select_prefill(Sequence* sequence);
@@ -137,6 +165,7 @@ class Scheduler {
   const EngineConfig config_;
   const std::shared_ptr<QueuePolicy> policy_;
   const int32_t window_;
+  const int64_t length_limit_;
   Resources resources_;
   WaitingQueue waiting_;
   std::vector<Sequence*> running_;  // sorted by order
@@ -150,6 +179,7 @@ class Scheduler {
   int64_t reserved_blocks_ = 0;
   std::vector<QueueCandidate> window_candidates_;
   int64_t num_finished_ = 0;  // in the step being committed
+  bool recalled_ = false;     // the selection is a step that has landed
 
   struct Blocked {  // a head of line that lacked blocks, and when
     RequestId id = 0;

@@ -15,6 +15,9 @@ Sequence::Sequence(RequestId request_id, Request&& source, int32_t block_size, i
       min_tokens(source.sampling.min_tokens),
       ignore_eos(source.sampling.ignore_eos),
       has_stop_tokens(!source.sampling.stop_token_ids.empty()),
+      reads_history(source.sampling.reads_history || source.sampling.presence_penalty != 0 ||
+                    source.sampling.frequency_penalty != 0 ||
+                    source.sampling.repetition_penalty != 1),
       num_items(static_cast<int32_t>(source.media.size())),
       slots(source.media.size(), -1),
       chain(block_size, SpanMap(std::move(source.media)), std::move(source.cache_salt),
@@ -36,6 +39,8 @@ Sequence Sequence::sibling(int32_t sibling_index) const {
   other.state = SequenceState::kWaiting;
   other.first_run_done = false;
   other.reserved = false;
+  other.in_flight = 0;
+  other.pending_sample = -1;
   other.table = BlockTable();
   other.num_cached_tokens = 0;
   other.num_preemptions = 0;

@@ -41,6 +41,9 @@ enum class SequenceState : uint8_t { kWaiting, kRunning, kFinished };
 ///   position   0            prompt_len           size
 ///   KV cache   [ computed tokens )[ to be computed )    between steps of a running sequence:
 ///                                                      computed < size
+///
+/// With steps in flight, `computed` and `tokens` are what they will be when those have committed: a
+/// token that is not known yet is -1.
 struct alignas(64) Sequence {
   Sequence(RequestId request_id, Request&& source, int32_t block_size, int32_t logits_size,
            std::span<const TokenId> eos_token_ids);
@@ -67,7 +70,7 @@ struct alignas(64) Sequence {
   std::vector<TokenId> tokens;
   QueueOrder order;
   int32_t prompt_len = 0;
-  int32_t computed = 0;  // tokens whose KV is in the cache, all committed
+  int32_t computed = 0;  // tokens whose KV is in the cache
   int32_t max_tokens = 0;
   int32_t min_tokens = 0;
   int32_t first_live_item = 0;  // media items before it are wholly in the KV cache
@@ -76,8 +79,11 @@ struct alignas(64) Sequence {
   bool has_stop_tokens : 1 = false;
   bool first_run_done : 1 = false;     // a step of it was committed
   bool reserved : 1 = false;           // runs with blocks set aside for its whole life
-  bool is_one_of_several : 1 = false;  // `group` is set
+  bool is_one_of_several : 1 = false;  // of a request that has or had a `group`
+  bool reads_history : 1 = false;      // sampling its next token needs the tokens before it
+  uint8_t in_flight : 2 = 0;           // steps launched and not landed that have a row of it
   uint16_t index = 0;                  // among the request's sequences
+  int32_t pending_sample = -1;         // tokens.back() is -1: sample of the newest step in flight
   BlockTable table;
   int32_t num_items = 0;
   int32_t num_cached_tokens = 0;  // prefix hit of the first scheduling

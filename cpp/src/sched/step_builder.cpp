@@ -26,6 +26,7 @@ void StepBuilder::build(uint64_t step, std::vector<ScheduledEntry>& entries,
   plan.slot_mapping.resize(rows);
   plan.query_start.resize(n + 1);
   plan.seq_lens.resize(n);
+  plan.token_sources.clear();
   plan.sample_rows.clear();
   plan.prompt_logprob_rows.clear();
   plan.prompt_logprob_targets.clear();
@@ -33,7 +34,8 @@ void StepBuilder::build(uint64_t step, std::vector<ScheduledEntry>& entries,
   plan.encode.clear();
   plan.embeddings.clear();
   plan.block_copies = resources.copies();
-  plan.evict = resources.encoder().evicted();
+  const std::span<const EncoderSlot> evictions = resources.evictions();
+  plan.evict.assign(evictions.begin(), evictions.end());
   plan.max_query_len = 0;
   plan.max_seq_len = 0;
 
@@ -84,9 +86,12 @@ void StepBuilder::build_tokens(const ScheduledEntry& entry, size_t row, StepPlan
     const int64_t block = blocks[static_cast<size_t>(p) >> shift];
     plan.slot_mapping[row] = block * block_size_ + (p & mask);
   }
+  if (sequence.pending_sample < 0 || end_of(entry) < sequence.size()) return;
+  if (plan.token_sources.empty()) plan.token_sources.assign(plan.token_ids.size(), -1);
+  plan.token_sources[row - 1] = sequence.pending_sample;
 }
 
-void StepBuilder::build_sampling(const Sequence& sequence, StepPlan& plan) {
+void StepBuilder::build_sampling(Sequence& sequence, StepPlan& plan) {
   const size_t row = plan.sample_rows.size() - 1;
   if (plan.sampling.size() <= row) plan.sampling.resize(row + 1);
   if (sampling_owners_.size() <= row) sampling_owners_.resize(row + 1);
@@ -94,7 +99,13 @@ void StepBuilder::build_sampling(const Sequence& sequence, StepPlan& plan) {
     sampling_owners_[row] = sequence.order.id;
     plan.sampling[row] = sequence.fixed_sample_row();
   }
+  // The token that this step gives must not move those that the row points to.
+  if (overlapping_ && sequence.reads_history &&
+      sequence.tokens.size() == sequence.tokens.capacity())
+    sequence.tokens.reserve(2 * sequence.tokens.size());
   sequence.update_sample_row(plan.sampling[row]);
+  if (overlapping_ && !sequence.reads_history)
+    plan.sampling[row].prompt_tokens = plan.sampling[row].output_tokens = {};
 }
 
 void StepBuilder::build_tables(const std::vector<ScheduledEntry>& entries, StepPlan& plan) {
@@ -153,7 +164,7 @@ void StepBuilder::build_media(const ScheduledEntry& entry, int32_t first_row,
     const EncoderSlot slot = sequence.slots[static_cast<size_t>(i)];
     const bool listed =
         std::ranges::any_of(plan.encode, [&](const EncodeItem& item) { return item.slot == slot; });
-    if (!resources.encoder().ready(slot) && !listed)
+    if (!resources.encoder().expected(slot) && !listed)
       plan.encode.push_back({sequence.request(), i, slot, spans.rows(i)});
     // One copy for each run of embedding tokens.
     for (int64_t p = from; p < to;) {

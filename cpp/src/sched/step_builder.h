@@ -16,7 +16,10 @@ namespace mmcore {
 
 class StepBuilder {
  public:
-  explicit StepBuilder(int32_t block_size) : block_size_(block_size) {}
+  /// With `overlapping`, plans outlive the next selection: they point to no tokens that it may
+  /// move.
+  explicit StepBuilder(int32_t block_size, bool overlapping = false)
+      : block_size_(block_size), overlapping_(overlapping) {}
 
   /// Fills `plan`, always the same object, from the entries and what was reserved for them.
   void build(uint64_t step, std::vector<ScheduledEntry>& entries, const Resources& resources,
@@ -29,13 +32,14 @@ class StepBuilder {
   };
 
   void build_tokens(const ScheduledEntry& entry, size_t row, StepPlan& plan) const;
-  void build_sampling(const Sequence& sequence, StepPlan& plan);
+  void build_sampling(Sequence& sequence, StepPlan& plan);
   void build_tables(const std::vector<ScheduledEntry>& entries, StepPlan& plan);
   static void build_prompt_logprobs(ScheduledEntry& entry, int32_t first_row, StepPlan& plan);
   static void build_media(const ScheduledEntry& entry, int32_t first_row,
                           const Resources& resources, StepPlan& plan);
 
   int32_t block_size_;
+  bool overlapping_;
   std::vector<TableRow> table_rows_;
   std::vector<RequestId> sampling_owners_;  // of the rows of plan.sampling
 };

@@ -40,7 +40,7 @@ TEST(StopCondition, decides_by_token_then_by_length) {
     const std::vector<TokenId> eos = {2};
     Sequence sequence(1, std::move(request), 4, 10, eos);
     for (const TokenId token : c.outputs) sequence.tokens.push_back(token);
-    const StopDecision decision = check_stop(sequence, eos, c.length_limit);
+    const StopDecision decision = check_stop(sequence, sequence.size(), eos, c.length_limit);
     EXPECT_EQ(decision.reason, c.reason) << c.name;
     EXPECT_EQ(decision.stop_token, c.stop_token) << c.name;
   }
