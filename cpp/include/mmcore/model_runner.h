@@ -68,12 +68,12 @@ struct StepPlan {
   // Empty if all tokens are known, else [T]: where token_ids has -1, the index into the samples of
   // the step begun before this one whose token it is; -1 elsewhere. Only in steps that overlap.
   std::vector<int32_t> token_sources;
-  std::vector<int64_t> positions;            // [T]
-  std::vector<int64_t> slot_mapping;         // [T] block * block_size + offset
-  std::vector<int32_t> query_start;          // [N + 1] prefix sums of num_tokens
-  std::vector<int32_t> seq_lens;             // [N] tokens in the cache after the step
-  std::vector<int32_t> block_tables;         // [N, block_table_width], padded with 0
-  int32_t block_table_width = 0;             // a multiple of 8, perhaps more than the longest table
+  std::vector<int64_t> positions;     // [T]
+  std::vector<int64_t> slot_mapping;  // [T] block * block_size + offset
+  std::vector<int32_t> query_start;   // [N + 1] prefix sums of num_tokens
+  std::vector<int32_t> seq_lens;      // [N] tokens in the cache after the step
+  std::vector<int32_t> block_tables;  // [N, block_table_width], padded with 0
+  int32_t block_table_width = 0;      // a multiple of 8, perhaps more than the longest table
   int32_t max_query_len = 0;
   int32_t max_seq_len = 0;
   std::vector<int32_t> sample_rows;             // [S] rows of T whose logits are sampled

@@ -54,8 +54,7 @@ StepOutcome Engine::Impl::run_step() {
   Flight& flight = flights_[0];
   build(flight);
   StepOutcome outcome = outcome_of(flight);
-  Status status =
-      call_runner(flight, [&] { return runner_->execute(flight.plan, flight.result); });
+  Status status = call_runner(flight, [&] { return runner_->execute(flight.plan, flight.result); });
   if (status.ok() && flight.result.failed.empty()) status = check_result(flight);
   if (status.ok() && flight.result.failed.empty()) {
     commit(flight);
@@ -98,9 +97,9 @@ Status Engine::Impl::check_result(Flight& flight) {
                             " tokens for " + std::to_string(plan.sampling.size()) +
                             " sampled rows.");
   if (flight.result.prompt_logprobs.size() != plan.prompt_logprob_rows.size())
-    return Status::internal("The runner gave " + std::to_string(flight.result.prompt_logprobs.size()) +
-                            " prompt logprobs for " +
-                            std::to_string(plan.prompt_logprob_rows.size()) + " rows.");
+    return Status::internal(
+        "The runner gave " + std::to_string(flight.result.prompt_logprobs.size()) +
+        " prompt logprobs for " + std::to_string(plan.prompt_logprob_rows.size()) + " rows.");
   for (const ScheduledSequence& scheduled : plan.sequences) {
     if (scheduled.sample_row < 0) continue;
     const TokenId token = flight.result.tokens[static_cast<size_t>(scheduled.sample_row)].token;

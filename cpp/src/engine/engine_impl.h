@@ -110,8 +110,8 @@ class Engine::Impl {
   uint64_t last_step_ = 0;
   std::vector<Sequence*> ended_;            // in the step being committed
   std::vector<Sequence*> landed_departed_;  // had ended when the step landed
-  EngineMetrics counters_;        // gauges are filled in by metrics()
-  Status broken_;                 // set once a step threw: nothing runs any more
+  EngineMetrics counters_;                  // gauges are filled in by metrics()
+  Status broken_;                           // set once a step threw: nothing runs any more
   bool in_step_ = false;
   bool draining_ = false;
 };

@@ -1,7 +1,7 @@
 // Engine::Impl: steps that are handed over while the step before them runs.
 //
-//   step()    launch k + 1 | end k, commit k        step()    launch k + 2 | end k + 1, commit k + 1
-//   runner    k ---------------| k + 1 -------------------------------| k + 2 -----------
+//   step()    launch k + 1 | end k, commit k        step()    launch k + 2 | end k + 1, commit k +
+//   1 runner    k ---------------| k + 1 -------------------------------| k + 2 -----------
 //
 // Between two calls of step() one step is in flight, within a call two are.
 #include <exception>

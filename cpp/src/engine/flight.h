@@ -20,8 +20,8 @@ struct Flight {
 
   // Of steps that overlap:
   LaunchedStep launched;
-  Status begun;               // what begin() said
-  bool with_runner = false;   // begun and not ended
+  Status begun;              // what begin() said
+  bool with_runner = false;  // begun and not ended
 };
 
 }  // namespace mmcore

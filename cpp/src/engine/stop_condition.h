@@ -17,7 +17,8 @@ struct StopDecision {
 };
 
 /// Looks at the last of the first `size` tokens of `sequence`, which is an output. Stop tokens come
-/// before lengths, and EOS before stop_token_ids. `length_limit` bounds prompt and outputs together.
+/// before lengths, and EOS before stop_token_ids. `length_limit` bounds prompt and outputs
+/// together.
 inline StopDecision check_stop(const Sequence& sequence, int32_t size,
                                std::span<const TokenId> eos_token_ids, int64_t length_limit) {
   const TokenId last = sequence.tokens[static_cast<size_t>(size) - 1];

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 #include <string_view>
+#include <utility>
 
 namespace mmcore::testing {
 namespace {
@@ -56,6 +57,12 @@ TokenId pick(uint64_t value, uint64_t counter, uint64_t seed, int32_t vocab_size
   }
 }
 
+// What a penalty does: the draw depends on all tokens that were given.
+uint64_t with_history(uint64_t value, std::span<const TokenId> outputs) {
+  for (const TokenId token : outputs) value = mix(value, static_cast<uint64_t>(token));
+  return value;
+}
+
 float logprob_of(uint64_t value, TokenId target) {
   return -static_cast<float>(mix(value, static_cast<uint64_t>(target)) % 1000) / 100.0f;
 }
@@ -93,7 +100,8 @@ std::vector<TokenId> reference_tokens(const Request& request, RequestId id, int3
   while (static_cast<int64_t>(outputs.size()) < count) {
     const bool may_stop = static_cast<int64_t>(outputs.size()) >= sampling.min_tokens;
     const std::span<const TokenId> banned = may_stop ? std::span<const TokenId>() : stops;
-    outputs.push_back(pick(value, outputs.size(), sampling.seed, vocab_size, banned));
+    const uint64_t drawn = sampling.presence_penalty == 0 ? value : with_history(value, outputs);
+    outputs.push_back(pick(drawn, outputs.size(), sampling.seed, vocab_size, banned));
     if (std::ranges::find(stops, outputs.back()) != stops.end()) break;
     run(token_input(outputs.back()));
   }
@@ -221,6 +229,10 @@ void ShadowRunner::run_sequence(const StepPlan& plan, size_t index,
   if (s.sample_row < 0) return;
   const auto sample = static_cast<size_t>(s.sample_row);
   const SampleRow& row = plan.sampling[sample];
+  if (row.presence_penalty != 0) {
+    if (row.output_tokens.size() != row.counter) complain("a penalty without its history");
+    value = with_history(value, row.output_tokens);
+  }
   result.tokens[sample].token =
       pick(value, row.counter, row.seed, config_.vocab_size, row.banned_tokens);
 }
@@ -233,8 +245,93 @@ void ShadowRunner::scribble(const StepPlan& plan) {
 }
 
 Status ShadowRunner::execute(const StepPlan& plan, StepResult& result) {
-  ++steps;
   last_plan = plan;
+  if (!plan.token_sources.empty()) complain("a token is unknown");
+  const Status status = run(plan, result);
+  if (!status.ok() && throw_faults) throw std::runtime_error(status.message());
+  return status;
+}
+
+Status ShadowRunner::fault(const std::string& what) const {
+  if (throw_faults) throw std::runtime_error(what);
+  return Status::internal(what);
+}
+
+Status ShadowRunner::begin(StepPlan& plan) {
+  if (begun_.size() > 1) complain("three steps at once");
+  check_sources(plan);
+  if (std::exchange(fail_next_begin, false)) return fault("a passing fault in begin");
+  newest_ = plan.sequences;
+  begun_.push_back({.plan = &plan, .as_begun = plan});
+  if (plan.step % 3 == 0)
+    for (Begun& step : begun_) run_begun(step);
+  return {};
+}
+
+Status ShadowRunner::end(StepResult& result) {
+  if (begun_.empty()) {
+    complain("end() without a step");
+    return Status::internal("no step");
+  }
+  run_begun(begun_.front());
+  const Begun step = std::move(begun_.front());
+  begun_.pop_front();
+  check_unchanged(step);
+  last_plan = step.as_begun;
+  result = step.result;
+  const bool failed = !step.status.ok() || !step.result.failed.empty();
+  if (failed)
+    for (Begun& behind : begun_) behind.dropped = true;
+  if (!step.status.ok() && throw_faults) throw std::runtime_error(step.status.message());
+  return step.status;
+}
+
+void ShadowRunner::run_begun(Begun& step) {
+  if (std::exchange(step.ran, true)) return;
+  const bool after_failure = &step != &begun_.front() &&
+                             (!begun_.front().status.ok() || !begun_.front().result.failed.empty());
+  if (step.dropped || after_failure) {
+    scribble(*step.plan);
+    if (step.plan->step % 2 == 0) step.status = Status::internal("built on a step that failed");
+    return;
+  }
+  fill_unknown_tokens(*step.plan, previous_);
+  step.status = run(*step.plan, step.result);
+  previous_ = step.result;
+}
+
+// An unknown token is the one that the same sequence samples in the step begun before.
+void ShadowRunner::check_sources(const StepPlan& plan) {
+  const std::vector<int32_t>& sources = plan.token_sources;
+  if (!sources.empty() && sources.size() != plan.token_ids.size()) complain("token_sources");
+  for (size_t row = 0; row < plan.token_ids.size(); ++row) {
+    const int32_t source = sources.empty() ? -1 : sources[row];
+    if ((plan.token_ids[row] == -1) != (source >= 0)) complain("an unknown token's source");
+    if (source < 0) continue;
+    if (begun_.empty()) complain("a token of a step that has ended is unknown");
+    const auto reader = std::ranges::find_if(plan.sequences, [&](const ScheduledSequence& s) {
+      return s.first_row + s.num_tokens - 1 == static_cast<int32_t>(row);
+    });
+    const auto giver = std::ranges::find(newest_, source, &ScheduledSequence::sample_row);
+    if (reader == plan.sequences.end() || giver == newest_.end() ||
+        reader->request != giver->request || reader->sequence != giver->sequence)
+      complain("an unknown token comes from another sequence");
+  }
+}
+
+// The engine leaves a plan alone until its step has ended.
+void ShadowRunner::check_unchanged(const Begun& step) {
+  const StepPlan& now = *step.plan;
+  const StepPlan& then = step.as_begun;
+  if (now.step != then.step || now.positions != then.positions ||
+      now.slot_mapping != then.slot_mapping || now.block_tables != then.block_tables ||
+      now.query_start != then.query_start || now.seq_lens != then.seq_lens ||
+      now.sample_rows != then.sample_rows || now.evict != then.evict)
+    complain("a plan changed while its step ran");
+}
+
+Status ShadowRunner::run(const StepPlan& plan, StepResult& result) {
+  ++steps;
   check_plan(plan);
   std::string fault;
   if (fail_next) fault = "a passing fault";
@@ -250,7 +347,6 @@ Status ShadowRunner::execute(const StepPlan& plan, StepResult& result) {
     if (steps % 2 == 0) run_encoder(plan);  // how far a failing step gets is anyone's guess
     if (fault.empty()) return {};
     result.failed.clear();
-    if (throw_faults) throw std::runtime_error(fault);
     return Status::internal(fault);
   }
 

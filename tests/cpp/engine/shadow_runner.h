@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <set>
 #include <string>
@@ -35,12 +36,18 @@ class ShadowRunner : public ModelRunner {
   const std::map<RequestId, Request>& requests() const { return requests_; }
 
   Status execute(const StepPlan& plan, StepResult& result) override;
+  /// Steps run some at begin() and some not before end(): what the engine does in between must not
+  /// matter.
+  bool overlaps() const override { return overlapping; }
+  Status begin(StepPlan& plan) override;
+  Status end(StepResult& result) override;
   void release(RequestId request) override;
 
   // Faults. A step that fails has first written garbage to what it was to write.
   std::set<RequestId> refused_media;  // encoding an item of these is refused by name
   std::set<RequestId> poisoned;       // a step with one of these fails without naming it
   bool fail_next = false;             // the next step fails, once
+  bool fail_next_begin = false;       // begin() does, once
   bool throw_faults = false;          // faults are exceptions instead of Status
 
   /// What was wrong with the plans so far; tests expect none.
@@ -49,9 +56,24 @@ class ShadowRunner : public ModelRunner {
   int64_t items_encoded = 0;
   int64_t prefill_tokens = 0;
   int64_t encoder_rows_held() const;
-  StepPlan last_plan;
+  StepPlan last_plan;        // of the step that ended last
+  bool overlapping = false;  // takes a step while another one runs
 
  private:
+  struct Begun {
+    StepPlan* plan = nullptr;
+    StepPlan as_begun{};
+    bool ran = false;
+    bool dropped = false;  // built on a step that failed
+    Status status{};
+    StepResult result{};
+  };
+
+  Status fault(const std::string& what) const;
+  Status run(const StepPlan& plan, StepResult& result);
+  void run_begun(Begun& step);
+  void check_sources(const StepPlan& plan);
+  void check_unchanged(const Begun& step);
   void check_plan(const StepPlan& plan);
   void run_encoder(const StepPlan& plan);
   void run_sequence(const StepPlan& plan, size_t index, const std::vector<uint64_t>& inputs,
@@ -66,6 +88,9 @@ class ShadowRunner : public ModelRunner {
   std::set<EncoderSlot> used_slots_;
   std::set<EncoderSlot> evicted_slots_;  // by steps that succeeded
   std::vector<std::string> complaints_;
+  std::deque<Begun> begun_;
+  std::vector<ScheduledSequence> newest_;  // of the step begun last
+  StepResult previous_;                    // of the step that ran last
 };
 
 }  // namespace mmcore::testing

@@ -20,6 +20,7 @@ Simulation::Simulation(uint64_t seed, const SimulationOptions& options)
   }
   runner_ = std::make_unique<ShadowRunner>(config_);
   runner_->throw_faults = chance(50);
+  runner_->overlapping = options_.async.value_or(chance(80));
   auto made = Engine::create(config_, runner_.get());
   if (made.ok())
     engine_ = std::move(made).value();
@@ -45,7 +46,7 @@ std::string Simulation::describe() const {
        << config_.enable_prefix_caching << ", hash " << config_.hash_bits << ", encoder "
        << config_.encoder_budget << "/" << config_.encoder_cache_rows << ", policy "
        << static_cast<int>(config_.policy) << ", preemptions " << config_.max_preemptions
-       << ") step " << steps_;
+       << ", async " << config_.async_schedule << ") step " << steps_;
   return text.str();
 }
 
@@ -71,6 +72,8 @@ EngineConfig Simulation::draw_config() {
   c.max_preemptions = one_of({0, 1, 2, 4, 100});
   c.max_queued_requests = chance(20) ? 10 : 0;
   c.max_queued_tokens = chance(20) ? 100 : 0;
+  const bool async = chance(50);
+  c.async_schedule = options_.async.value_or(async);
   c.clock_us = [this] { return now_us_; };
   c.step_watchdog_us = chance(30) ? 10 : 0;
   c.multimodal = true;
@@ -133,6 +136,7 @@ Request Simulation::draw_request() {
   if (chance(20) && config_.vocab_size > 4)
     s.stop_token_ids = {static_cast<TokenId>(draw(0, config_.vocab_size - 1))};
   if (chance(15)) s.num_prompt_logprobs = 1;
+  if (chance(5)) s.presence_penalty = 0.5f;
   return r;
 }
 
@@ -195,7 +199,8 @@ void Simulation::plant_faults() {
   // Far enough apart for every sequence to pass its probation in between.
   const bool spaced = steps_since_fault_ > 3 * config_.max_num_seqs + 10;
   if ((storm && chance(20)) || (options_.faults == Faults::kPassing && spaced)) {
-    runner_->fail_next = true;
+    (runner_->overlapping && config_.async_schedule && chance(30) ? runner_->fail_next_begin
+                                                                  : runner_->fail_next) = true;
     steps_since_fault_ = 0;
   }
 }
@@ -212,11 +217,12 @@ void Simulation::step() {
     problem("there was work but no token was planned");
   for (const std::string& violation : engine_->check_invariants()) problem(violation);
   for (const std::string& complaint : runner_->complaints()) problem("plan: " + complaint);
+  take_outputs();
+  // Whose time was over while the step was in flight has not begun.
   if (outcome.value().committed)
     for (const ScheduledSequence& s : runner_->last_plan.sequences)
       for (auto it = lives_.find(s.request); it != lives_.end() && it->second.id == s.request; ++it)
-        it->second.began = true;
-  take_outputs();
+        it->second.began |= it->second.error.ok();
   check_deadlines(began);
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -19,7 +20,8 @@ enum class Faults { kNone, kPassing, kPoison, kMedia, kStorm };
 struct SimulationOptions {
   int num_requests = 40;
   Faults faults = Faults::kNone;
-  bool interfere = true;  // abort, finish, reset_caches at random times
+  bool interfere = true;        // abort, finish, reset_caches at random times
+  std::optional<bool> async{};  // the schedule; drawn if it is not given
 };
 
 class Simulation {

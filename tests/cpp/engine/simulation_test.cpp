@@ -37,6 +37,8 @@ TEST_P(SimulationTest, output_in_a_crowd_is_output_alone) {
     total.requests_timed_out += m.requests_timed_out;
     total.steps += m.steps;
     total.steps_failed += m.steps_failed;
+    total.steps_ahead += m.steps_ahead;
+    total.rows_surplus += m.rows_surplus;
   }
   RecordProperty("steps", std::to_string(total.steps));
   // The workload reaches what it is meant to test.
@@ -50,6 +52,8 @@ TEST_P(SimulationTest, output_in_a_crowd_is_output_alone) {
   EXPECT_GT(total.block_copies, 20u);
   EXPECT_GT(total.blocks_evicted, 1000u);
   EXPECT_GT(total.requests_timed_out, 100u);
+  EXPECT_GT(total.steps_ahead, 2000u);
+  EXPECT_GT(total.rows_surplus, 500u);
   EXPECT_EQ(total.steps_failed > 0, GetParam() != Faults::kNone);
 }
 
