@@ -267,7 +267,9 @@ Stream current_stream(const TensorView& tensor) {
   // Guarded by the GIL: a static's own guard could deadlock with it.
   static PyObject* get = nullptr;
   if (get == nullptr)
-    get = py::module_::import("torch._C").attr("_cuda_getCurrentRawStream").release().ptr();
+    get = py::object(py::module_::import("torch._C").attr("_cuda_getCurrentRawStream"))
+              .release()
+              .ptr();
   const auto raw = py::reinterpret_steal<py::object>(
       PyObject_CallOneArg(get, py::int_(tensor.device.index).ptr()));
   if (!raw) throw py::error_already_set();

@@ -4,8 +4,10 @@
 #include <limits>
 
 #include "device/activate.cuh"
+#include "device/overlap.cuh"
 #include "device/vec.cuh"
 #include "host/device.h"
+#include "host/launch.h"
 #include "ops/cuda_backend.h"
 #include "tensor/dispatch.h"
 
@@ -33,6 +35,7 @@ template <class T, int kWidth, int kUnroll, bool kMul>
 __global__ void __launch_bounds__(256)
     activation_kernel(const __grid_constant__ ActivationRows<T> p) {
   using V = Vec<T, kWidth>;
+  wait_for_predecessor();
   uint32_t row = blockIdx.x / p.chunks;
   const uint32_t chunk = blockIdx.x - row * p.chunks;
   int64_t from = 0, to = 0;
@@ -72,7 +75,8 @@ __global__ void __launch_bounds__(256)
 }
 
 template <class T, int kWidth, int kUnroll, bool kMul>
-Status launch(const char* op, ActivationRows<T> p, int threads, cudaStream_t stream) {
+Status launch(const char* op, ActivationRows<T> p, int threads, const DeviceFacts& facts,
+              cudaStream_t stream) {
   const int64_t vecs = (p.width + kWidth - 1) / kWidth;
   const int64_t per_block = static_cast<int64_t>(threads) * kUnroll;
   const int64_t chunks = (vecs + per_block - 1) / per_block;
@@ -85,8 +89,8 @@ Status launch(const char* op, ActivationRows<T> p, int threads, cudaStream_t str
   const int64_t needed = (vecs + chunks * kUnroll - 1) / (chunks * kUnroll);
   const auto block = static_cast<unsigned>((needed + 31) / 32 * 32);
   p.chunks = static_cast<uint32_t>(chunks);
-  activation_kernel<T, kWidth, kUnroll, kMul>
-      <<<static_cast<unsigned>(chunks * p.rows), block, 0, stream>>>(p);
+  launch_overlapped(activation_kernel<T, kWidth, kUnroll, kMul>, chunks * p.rows, dim3(block),
+                    facts.capability, facts.multiprocessors, stream, p);
   return launch_status(op);
 }
 
@@ -107,9 +111,9 @@ Status dispatch_shape(const char* op, const ActivationRows<T>& p, Device device,
   const int64_t vecs = p.rows * (p.width / kWidth);
   const bool many = vecs >= int64_t{4} * 1024 * facts.value()->multiprocessors;
   const cudaStream_t queue = stream_of(stream);
-  if (!aligned) return launch<T, 1, 1, kMul>(op, p, 256, queue);
-  if (many) return launch<T, kWidth, 4, kMul>(op, p, 256, queue);
-  return launch<T, kWidth, 1, kMul>(op, p, 128, queue);
+  if (!aligned) return launch<T, 1, 1, kMul>(op, p, 256, *facts.value(), queue);
+  if (many) return launch<T, kWidth, 4, kMul>(op, p, 256, *facts.value(), queue);
+  return launch<T, kWidth, 1, kMul>(op, p, 128, *facts.value(), queue);
 }
 
 bool is_contiguous(const TensorView& t) {

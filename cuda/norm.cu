@@ -6,9 +6,11 @@
 #include <algorithm>
 
 #include "device/convert.cuh"
+#include "device/overlap.cuh"
 #include "device/reduce.cuh"
 #include "device/vec.cuh"
 #include "host/device.h"
+#include "host/launch.h"
 #include "ops/cuda_backend.h"
 #include "tensor/dispatch.h"
 
@@ -29,6 +31,7 @@ struct NormRows {
   int64_t residual_stride;
   int64_t out_stride;
   int32_t hidden;
+  float inverse_hidden;
   float eps;
 };
 
@@ -39,14 +42,35 @@ struct RowPart {
   using V = Vec<T, kWidth>;
   V v[kVecs];
 
+  __device__ __forceinline__ static int at(int i) {
+    return static_cast<int>(threadIdx.x) + i * static_cast<int>(blockDim.x);
+  }
   __device__ __forceinline__ void read(const T* row, int vecs) {
 #pragma unroll
     for (int i = 0; i < kVecs; ++i) {
-      const int at = static_cast<int>(threadIdx.x) + i * static_cast<int>(blockDim.x);
-      if (at < vecs) v[i] = load<V>(row + at * kWidth);
+      if (at(i) < vecs) v[i] = load<V>(row + at(i) * kWidth);
+    }
+  }
+  __device__ __forceinline__ void write(T* row, int vecs) const {
+#pragma unroll
+    for (int i = 0; i < kVecs; ++i) {
+      if (at(i) < vecs) store(row + at(i) * kWidth, v[i]);
     }
   }
 };
+
+/// Hides where the bits come from, so that the compiler converts them again after a reduction
+/// instead of keeping twice as many registers with the floats.
+template <class T, int kVecs>
+__device__ __forceinline__ void forget(RowPart<T, kVecs>& part) {
+#pragma unroll
+  for (int i = 0; i < kVecs; ++i) {
+    uint32_t word[4];
+    __builtin_memcpy(word, &part.v[i], sizeof(word));
+    asm volatile("" : "+r"(word[0]), "+r"(word[1]), "+r"(word[2]), "+r"(word[3]));
+    __builtin_memcpy(&part.v[i], word, sizeof(word));
+  }
+}
 
 template <class T, int kVecs>
 __device__ __forceinline__ void clear(RowPart<T, kVecs>& part) {
@@ -70,6 +94,7 @@ __global__ void __launch_bounds__(512) norm_kernel(const __grid_constant__ NormR
   int64_t row = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
   if (row >= p.rows) return;
 
+  wait_for_predecessor();
   Part weight, bias, next, more;
   clear(next);
   clear(more);
@@ -83,62 +108,57 @@ __global__ void __launch_bounds__(512) norm_kernel(const __grid_constant__ NormR
       clear(bias);
     }
   }
-  const float count = static_cast<float>(p.hidden);
 
   for (int turn = 0; row < p.rows; row += step, turn ^= 2) {
-    float x[kVecs][kWidth];
+    forget(weight);
+    if constexpr (kNorm == Norm::kLayer) forget(bias);
+    Part x = next;  // stays in its storage type: half the registers
     float sum = 0.0f;
 #pragma unroll
     for (int i = 0; i < kVecs; ++i) {
-      typename Part::V added;
 #pragma unroll
       for (int j = 0; j < kWidth; ++j) {
-        x[i][j] = to_float(next.v[i].at[j]);
-        if constexpr (kNorm == Norm::kRmsAdd) {
-          added.at[j] = from_float<T>(to_float(more.v[i].at[j]) + x[i][j]);
-          x[i][j] = to_float(added.at[j]);  // as stored
-        }
-        sum += kNorm == Norm::kLayer ? x[i][j] : x[i][j] * x[i][j];
-      }
-      if constexpr (kNorm == Norm::kRmsAdd) {
-        const int at = static_cast<int>(threadIdx.x) + i * static_cast<int>(blockDim.x);
-        if (at < vecs) store(p.residual + row * p.residual_stride + at * kWidth, added);
+        if constexpr (kNorm == Norm::kRmsAdd)
+          x.v[i].at[j] = from_float<T>(to_float(more.v[i].at[j]) + to_float(x.v[i].at[j]));
+        const float v = to_float(x.v[i].at[j]);
+        sum += kNorm == Norm::kLayer ? v : v * v;
       }
     }
+    if constexpr (kNorm == Norm::kRmsAdd) x.write(p.residual + row * p.residual_stride, vecs);
     if (row + step < p.rows) {
       next.read(p.x + (row + step) * p.x_stride, vecs);
       if constexpr (kNorm == Norm::kRmsAdd)
         more.read(p.residual + (row + step) * p.residual_stride, vecs);
     }
+    forget(x);
     sum = block_sum(sum, scratch[turn]);
     float mean = 0.0f;
     if constexpr (kNorm == Norm::kLayer) {
-      mean = sum / count;
+      mean = sum * p.inverse_hidden;
       sum = 0.0f;
 #pragma unroll
       for (int i = 0; i < kVecs; ++i) {
-        const int at = static_cast<int>(threadIdx.x) + i * static_cast<int>(blockDim.x);
+        if (Part::at(i) >= vecs) continue;
 #pragma unroll
         for (int j = 0; j < kWidth; ++j) {
-          x[i][j] -= mean;
-          if (at < vecs) sum += x[i][j] * x[i][j];
+          const float d = to_float(x.v[i].at[j]) - mean;
+          sum += d * d;
         }
       }
+      forget(x);
       sum = block_sum(sum, scratch[turn + 1]);
     }
-    const float scale = 1.0f / sqrtf(sum / count + p.eps);
+    const float scale = rsqrtf(sum * p.inverse_hidden + p.eps);
 #pragma unroll
     for (int i = 0; i < kVecs; ++i) {
-      const int at = static_cast<int>(threadIdx.x) + i * static_cast<int>(blockDim.x);
-      typename Part::V y;
 #pragma unroll
       for (int j = 0; j < kWidth; ++j) {
-        float v = x[i][j] * scale * to_float(weight.v[i].at[j]);
+        float v = (to_float(x.v[i].at[j]) - mean) * scale * to_float(weight.v[i].at[j]);
         if constexpr (kNorm == Norm::kLayer) v += to_float(bias.v[i].at[j]);
-        y.at[j] = from_float<T>(v);
+        x.v[i].at[j] = from_float<T>(v);
       }
-      if (at < vecs) store(p.out + row * p.out_stride + at * kWidth, y);
     }
+    x.write(p.out + row * p.out_stride, vecs);
   }
 }
 
@@ -146,7 +166,7 @@ __global__ void __launch_bounds__(512) norm_kernel(const __grid_constant__ NormR
 template <class T, Norm kNorm>
 __global__ void __launch_bounds__(256) norm_any_kernel(const __grid_constant__ NormRows<T> p) {
   __shared__ float scratch[4][32];
-  const float count = static_cast<float>(p.hidden);
+  wait_for_predecessor();
   int turn = 0;
   for (int64_t row = blockIdx.x; row < p.rows; row += gridDim.x, turn ^= 2) {
     const T* x = p.x + row * p.x_stride;
@@ -164,7 +184,7 @@ __global__ void __launch_bounds__(256) norm_any_kernel(const __grid_constant__ N
     sum = block_sum(sum, scratch[turn]);
     float mean = 0.0f;
     if constexpr (kNorm == Norm::kLayer) {
-      mean = sum / count;
+      mean = sum * p.inverse_hidden;
       sum = 0.0f;
       for (int i = threadIdx.x; i < p.hidden; i += blockDim.x) {
         const float d = to_float(x[i]) - mean;
@@ -172,7 +192,7 @@ __global__ void __launch_bounds__(256) norm_any_kernel(const __grid_constant__ N
       }
       sum = block_sum(sum, scratch[turn + 1]);
     }
-    const float scale = 1.0f / sqrtf(sum / count + p.eps);
+    const float scale = rsqrtf(sum * p.inverse_hidden + p.eps);
     const T* from = kNorm == Norm::kRmsAdd ? residual : x;
     for (int i = threadIdx.x; i < p.hidden; i += blockDim.x) {
       float v = (to_float(from[i]) - mean) * scale * to_float(p.weight[i]);
@@ -185,21 +205,23 @@ __global__ void __launch_bounds__(256) norm_any_kernel(const __grid_constant__ N
 int round_up_warp(int64_t threads) { return static_cast<int>((threads + 31) / 32 * 32); }
 
 template <class T, int kVecs, Norm kNorm>
-void launch_vecs(const NormRows<T>& p, int multiprocessors, cudaStream_t stream) {
+void launch_vecs(const NormRows<T>& p, const DeviceFacts& facts, cudaStream_t stream) {
   const int64_t vecs = p.hidden / kVecWidth<T>;
   const int threads = round_up_warp((vecs + kVecs - 1) / kVecs);
   // A row of one warp needs no barrier; four of them make a block.
-  const int rows_per_block = threads == 32 ? 4 : 1;
+  const int side_by_side = threads == 32 ? 4 : 1;
   int resident = 0;
   if (cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, norm_kernel<T, kVecs, kNorm>,
-                                                    threads * rows_per_block, 0) != cudaSuccess) {
+                                                    threads * side_by_side, 0) != cudaSuccess) {
     return;  // launch_status reports it
   }
-  const int64_t blocks = (p.rows + rows_per_block - 1) / rows_per_block;
-  const int64_t most = static_cast<int64_t>(multiprocessors) * std::max(1, resident);
-  const dim3 block(static_cast<unsigned>(threads), static_cast<unsigned>(rows_per_block));
-  norm_kernel<T, kVecs, kNorm>
-      <<<static_cast<unsigned>(std::min(blocks, most)), block, 0, stream>>>(p);
+  // As many blocks as fit at once, or fewer where that gives all of them as many rows.
+  const int64_t most = int64_t{facts.multiprocessors} * std::max(1, resident);
+  const int64_t groups = (p.rows + side_by_side - 1) / side_by_side;
+  const int64_t turns = (groups + most - 1) / most;
+  const dim3 block(static_cast<unsigned>(threads), static_cast<unsigned>(side_by_side));
+  launch_overlapped(norm_kernel<T, kVecs, kNorm>, (groups + turns - 1) / turns, block,
+                    facts.capability, facts.multiprocessors, stream, p);
 }
 
 template <class T, Norm kNorm>
@@ -208,22 +230,24 @@ Status launch(const char* op, const NormRows<T>& p, Device device, Stream stream
   const auto facts = device_facts(device);
   if (!facts.ok()) return facts.status();
   const DeviceGuard guard(device);
-  const int processors = facts.value()->multiprocessors;
   constexpr int kWidth = kVecWidth<T>;
   const int64_t vecs = p.hidden / kWidth;
   const bool aligned = p.hidden % kWidth == 0 && rows_aligned16<T>(p.x, p.x_stride) &&
                        rows_aligned16<T>(p.out, p.out_stride) && rows_aligned16<T>(p.weight, 0) &&
                        rows_aligned16<T>(p.bias, 0) &&
                        rows_aligned16<T>(p.residual, p.residual_stride);
+  const DeviceFacts& device_is = *facts.value();
+  const cudaStream_t queue = stream_of(stream);
   if (!aligned || vecs > 4 * 512) {
-    const auto blocks = static_cast<unsigned>(std::min<int64_t>(p.rows, 8 * processors));
-    norm_any_kernel<T, kNorm><<<blocks, 256, 0, stream_of(stream)>>>(p);
-  } else if (vecs <= 32 || (vecs > 128 && vecs <= 256)) {
-    launch_vecs<T, 1, kNorm>(p, processors, stream_of(stream));
-  } else if (vecs <= 64 || (vecs > 128 && vecs <= 1024)) {
-    launch_vecs<T, 2, kNorm>(p, processors, stream_of(stream));
+    launch_overlapped(norm_any_kernel<T, kNorm>,
+                      std::min<int64_t>(p.rows, 8 * device_is.multiprocessors), dim3(256),
+                      device_is.capability, device_is.multiprocessors, queue, p);
+  } else if (vecs <= 32 || (vecs > 64 && vecs <= 256)) {
+    launch_vecs<T, 1, kNorm>(p, device_is, queue);
+  } else if (vecs <= 1024) {
+    launch_vecs<T, 2, kNorm>(p, device_is, queue);
   } else {
-    launch_vecs<T, 4, kNorm>(p, processors, stream_of(stream));
+    launch_vecs<T, 4, kNorm>(p, device_is, queue);
   }
   return launch_status(op);
 }
@@ -251,6 +275,7 @@ Status rms_norm(const RmsNormArgs& args, Stream stream) {
                            .residual_stride = adds ? args.residual.stride(0) : 0,
                            .out_stride = args.out.stride(0),
                            .hidden = static_cast<int32_t>(args.x.size(1)),
+                           .inverse_hidden = 1.0f / static_cast<float>(args.x.size(1)),
                            .eps = args.eps};
     return adds ? mmcore::cuda::launch<T, Norm::kRmsAdd>("rms_norm", rows, args.x.device, stream)
                 : mmcore::cuda::launch<T, Norm::kRms>("rms_norm", rows, args.x.device, stream);
@@ -270,6 +295,7 @@ Status layer_norm(const LayerNormArgs& args, Stream stream) {
                            .residual_stride = 0,
                            .out_stride = args.out.stride(0),
                            .hidden = static_cast<int32_t>(args.x.size(1)),
+                           .inverse_hidden = 1.0f / static_cast<float>(args.x.size(1)),
                            .eps = args.eps};
     return mmcore::cuda::launch<T, Norm::kLayer>("layer_norm", rows, args.x.device, stream);
   });

@@ -14,8 +14,10 @@
 #include <limits>
 
 #include "device/convert.cuh"
+#include "device/overlap.cuh"
 #include "device/vec.cuh"
 #include "host/device.h"
+#include "host/launch.h"
 #include "ops/cuda_backend.h"
 #include "tensor/dispatch.h"
 
@@ -165,16 +167,11 @@ __global__ void __launch_bounds__(256) rope_kernel(const __grid_constant__ RopeP
   const int first = paired ? unit * kWidth : p.pair_units * kWidth + unit * kWidth;
   const int apart = p.pair_units * kWidth;  // to the pair's second vector
 
+  wait_for_predecessor();
   int64_t slot = -1;
-  if (p.k_cache.data != nullptr) slot = p.slots[token];
-  // A position or a slot outside of its tensor would lead out of it: no rotation, no write.
-  int64_t position = -1;
-  if (p.positions != nullptr) position = p.positions[token];
-  const bool rotates = position >= 0 && position < p.max_position && paired;
-  const bool writes = slot >= 0 && slot < p.num_slots;
-
+  bool rotates = false;
   Turn<kWidth> turn;
-  bool have_turn = false;
+  bool is_first = true;
   for (int head0 = split * p.heads_a_block + static_cast<int>(threadIdx.y); head0 < end;
        head0 += kHeads * static_cast<int>(blockDim.y)) {
     V a[kHeads], b[kHeads];
@@ -192,9 +189,16 @@ __global__ void __launch_bounds__(256) rope_kernel(const __grid_constant__ RopeP
       a[u] = load<V>(from[u]);
       if (paired) b[u] = load<V>(from[u] + apart);
     }
-    if (rotates && !have_turn) {
-      turn = read_turn<kWidth>(p.cos_sin + position * p.cos_sin_stride, p, unit);
-      have_turn = true;
+    // Behind the first heads' loads: nothing that these depend on is waited for in front of them.
+    if (is_first) {
+      is_first = false;
+      if (p.k_cache.data != nullptr) slot = p.slots[token];
+      int64_t position = -1;
+      if (p.positions != nullptr) position = p.positions[token];
+      // A position or a slot outside of its tensor would lead out of it: no rotation, no write.
+      rotates = position >= 0 && position < p.max_position && paired;
+      if (rotates) turn = read_turn<kWidth>(p.cos_sin + position * p.cos_sin_stride, p, unit);
+      if (slot >= p.num_slots) slot = -1;
     }
 #pragma unroll
     for (int u = 0; u < kHeads; ++u) {
@@ -207,7 +211,7 @@ __global__ void __launch_bounds__(256) rope_kernel(const __grid_constant__ RopeP
         store(from[u], a[u]);
         store(from[u] + apart, b[u]);
       }
-      if (is_q || !writes) continue;
+      if (is_q || slot < 0) continue;
       const int64_t block = p.block_shift >= 0 ? slot >> p.block_shift : slot / p.block_size;
       const CacheRows cache = is_k ? p.k_cache : p.v_cache;
       const int own = is_k ? head - p.q_heads : head - p.q_heads - p.kv_heads;
@@ -223,6 +227,7 @@ __global__ void __launch_bounds__(256) rope_kernel(const __grid_constant__ RopeP
 /// through, of one head.
 template <class T, class C>
 __global__ void __launch_bounds__(256) rope_any_kernel(const __grid_constant__ RopeProblem p) {
+  wait_for_predecessor();
   const int64_t token = blockIdx.x;
   int64_t slot = -1;
   if (p.k_cache.data != nullptr) slot = p.slots[token];
@@ -287,11 +292,12 @@ bool plan_units(RopeProblem& p, int width) {
 }
 
 template <class T, class C, int kWidth>
-Status launch(RopeProblem p, int64_t tokens, int multiprocessors, cudaStream_t stream) {
+Status launch(RopeProblem p, int64_t tokens, const DeviceFacts& facts, cudaStream_t stream) {
   const int heads = p.q_heads + p.kv_heads + p.v_heads;
-  const int side_by_side = std::max(1, 256 / p.units);
+  // Small blocks: many of them on a multiprocessor read while others write.
+  const int side_by_side = std::max(1, 128 / p.units);
   // Few tokens: more blocks with fewer heads each, until there are two for every multiprocessor.
-  const int64_t wanted = std::max<int64_t>(1, 2 * multiprocessors / tokens);
+  const int64_t wanted = std::max<int64_t>(1, 2 * facts.multiprocessors / tokens);
   const int most = std::max(1, (heads + 7) / 8);
   p.splits = static_cast<int32_t>(std::min<int64_t>(wanted, most));
   p.heads_a_block = (heads + p.splits - 1) / p.splits;
@@ -305,17 +311,14 @@ Status launch(RopeProblem p, int64_t tokens, int multiprocessors, cudaStream_t s
   const int passes = (p.heads_a_block + side_by_side - 1) / side_by_side;
   const int rows = (p.heads_a_block + passes - 1) / passes;
   const dim3 block(static_cast<unsigned>(p.units), static_cast<unsigned>(rows));
-  const auto grid = static_cast<unsigned>(blocks);
-  if (passes == 1) {
-    rope_kernel<T, C, kWidth, 1><<<grid, block, 0, stream>>>(p);
-  } else {
-    rope_kernel<T, C, kWidth, 3><<<grid, block, 0, stream>>>(p);
-  }
+  launch_overlapped(passes == 1 ? rope_kernel<T, C, kWidth, 1> : rope_kernel<T, C, kWidth, 3>,
+                    blocks, block, facts.capability, facts.multiprocessors, stream, p);
   return launch_status("rope_kv_write");
 }
 
 template <class T, class C>
-Status dispatch_width(RopeProblem& p, int64_t tokens, int multiprocessors, cudaStream_t stream) {
+Status dispatch_width(RopeProblem& p, int64_t tokens, const DeviceFacts& facts,
+                      cudaStream_t stream) {
   constexpr int kWidth = kVecWidth<T>;
   constexpr int64_t kCacheBytes = std::min<int64_t>(16, kWidth * sizeof(C));
   constexpr int64_t kElement = sizeof(T), kCacheElement = sizeof(C);
@@ -325,13 +328,14 @@ Status dispatch_width(RopeProblem& p, int64_t tokens, int multiprocessors, cudaS
   if (aligned_to(p.q, 16, kElement) && aligned_to(p.k, 16, kElement) &&
       aligned_to(p.v, 16, kElement) && cache_fits && rows_aligned16<float>(p.cos_sin, 0) &&
       p.cos_sin_stride % 4 == 0 && plan_units(p, kWidth)) {
-    return launch<T, C, kWidth>(p, tokens, multiprocessors, stream);
+    return launch<T, C, kWidth>(p, tokens, facts, stream);
   }
   if (tokens > std::numeric_limits<int32_t>::max()) {
     return Status::unsupported("rope_kv_write: " + std::to_string(tokens) +
                                " tokens are too many for one call");
   }
-  rope_any_kernel<T, C><<<static_cast<unsigned>(tokens), 256, 0, stream>>>(p);
+  launch_overlapped(rope_any_kernel<T, C>, tokens, dim3(256), facts.capability,
+                    facts.multiprocessors, stream, p);
   return launch_status("rope_kv_write");
 }
 
@@ -384,11 +388,10 @@ Status rope_kv_write(const RopeKvWriteArgs& args, Stream stream) {
   const auto facts = mc::device_facts(args.k.device);
   if (!facts.ok()) return facts.status();
   const mc::DeviceGuard guard(args.k.device);
-  const int processors = facts.value()->multiprocessors;
   return dispatch_float(args.k.dtype, "rope_kv_write", [&]<class E>() -> Status {
     const DType cache = writes ? args.k_cache.dtype : args.k.dtype;
     return dispatch_float(cache, "rope_kv_write", [&]<class F>() -> Status {
-      return mc::dispatch_width<mc::device_t<E>, mc::device_t<F>>(p, tokens, processors,
+      return mc::dispatch_width<mc::device_t<E>, mc::device_t<F>>(p, tokens, *facts.value(),
                                                                   mc::stream_of(stream));
     });
   });

@@ -48,8 +48,9 @@ struct Tile {
   Status (*run)(const char*, const MatrixProblem&, int, cudaStream_t);
 };
 const std::array kTiles = {
-    Tile{"256", kTile256, run_wgmma_256}, Tile{"192", kTile192, run_wgmma_192},
-    Tile{"144", kTile144, run_wgmma_144}, Tile{"128", kTile128, run_wgmma_128},
+    Tile{"256", kTile256, run_wgmma_256},
+    Tile{"192", kTile192, run_wgmma_192},
+    Tile{"128", kTile128, run_wgmma_128},
     Tile{"64", kTile64, run_wgmma_64},
 };
 

@@ -18,8 +18,9 @@ struct Choice {
 };
 
 const std::array kChoices = {
-    Choice{kTile256, 1.0, run_wgmma_256},  Choice{kTile192, 1.05, run_wgmma_192},
-    Choice{kTile144, 1.15, run_wgmma_144}, Choice{kTile128, 1.1, run_wgmma_128},
+    Choice{kTile256, 1.0, run_wgmma_256},
+    Choice{kTile192, 1.05, run_wgmma_192},
+    Choice{kTile128, 1.1, run_wgmma_128},
     Choice{kTile64, 1.5, run_wgmma_64},
 };
 

@@ -247,18 +247,14 @@ class RowPicker {
 
   /// Tokens at the value of the cut.
   __device__ int count_ties(const Kept& kept) {
-    const int lane = static_cast<int>(threadIdx.x) & 31;
     int ties = 0;
-    for (int s = static_cast<int>(threadIdx.x) >> 5; s < segments_; s += kRowThreads / 32) {
-      if (shared_.segment_key[s] < kept.above_value) continue;
-      const int end = min(row_.vocab(), (s + 1) * segment_tokens_);
-      for (int tile = s * segment_tokens_; tile < end; tile += kTile) {
-        float x[kLane];
-        row_.read(tile + lane * kLane, x);
+    for_each_tile(
+        row_, segments_, segment_tokens_,
+        [&](int s) { return shared_.segment_key[s] >= kept.above_value; },
+        [&](int, int, const float(&x)[kLane]) {
 #pragma unroll
-        for (int j = 0; j < kLane; ++j) ties += key_of(x[j]) == kept.above_value ? 1 : 0;
-      }
-    }
+          for (int j = 0; j < kLane; ++j) ties += key_of(x[j]) == kept.above_value ? 1 : 0;
+        });
     return block_.sum(ties);
   }
 
@@ -272,34 +268,31 @@ class RowPicker {
       ties[thread] = 0;
     }
     __syncthreads();
-    for (int s = thread >> 5; s < segments_; s += kRowThreads / 32) {
+    const auto reaches = [&](int s) {
       const float largest = shared_.segment_weight[s];
-      if (shared_.segment_key[s] < kept.above_value || largest < kept.min_p ||
-          __float_as_uint(largest) < kept.above_weight)
-        continue;
-      const int end = min(row_.vocab(), (s + 1) * segment_tokens_);
-      double sum = 0;
-      int tied = 0;
-      for (int tile = s * segment_tokens_; tile < end; tile += kTile) {
-        float x[kLane];
-        row_.read(tile + lane * kLane, x);
-        float tile_sum = 0;
+      return shared_.segment_key[s] >= kept.above_value && largest >= kept.min_p &&
+             __float_as_uint(largest) >= kept.above_weight;
+    };
+    for_each_tile(row_, segments_, segment_tokens_, reaches,
+                  [&](int s, int, const float(&x)[kLane]) {
+                    float tile_sum = 0;
+                    int tied = 0;
 #pragma unroll
-        for (int j = 0; j < kLane; ++j) {
-          bool is_tied;
-          tile_sum += kept.weight(x[j], is_tied);
-          tied += is_tied ? 1 : 0;
-        }
-        sum += tile_sum;
-      }
+                    for (int j = 0; j < kLane; ++j) {
+                      bool is_tied;
+                      tile_sum += kept.weight(x[j], is_tied);
+                      tied += is_tied ? 1 : 0;
+                    }
+                    double sum = tile_sum;
 #pragma unroll
-      for (int step = 16; step > 0; step >>= 1) sum += __shfl_xor_sync(kFullWarp, sum, step);
-      tied = __reduce_add_sync(kFullWarp, tied);
-      if (lane == 0) {
-        sums[s] = sum;
-        ties[s] = tied;
-      }
-    }
+                    for (int step = 16; step > 0; step >>= 1)
+                      sum += __shfl_xor_sync(kFullWarp, sum, step);
+                    tied = __reduce_add_sync(kFullWarp, tied);
+                    if (lane == 0) {  // the only one that writes to this segment
+                      sums[s] += sum;
+                      ties[s] += tied;
+                    }
+                  });
     __syncthreads();
     const int own_ties = thread < segments_ ? ties[thread] : 0;
     int all_ties;

@@ -84,40 +84,35 @@ __device__ PassResult cut_pass(const CutKeys<T, kMass>& keys, RowShared& shared,
   if (threadIdx.x == 0) shared.list_size = 0;
   __syncthreads();
   double from_mid = 0, from_hi = 0;
-  for (int s = static_cast<int>(threadIdx.x) >> 5; s < segments; s += kRowThreads / 32) {
-    const uint32_t largest =
-        kMass ? __float_as_uint(shared.segment_weight[s]) : shared.segment_key[s];
-    if (largest < lo) continue;
-    const int end = min(keys.row.vocab(), (s + 1) * segment_tokens);
-    for (int tile = s * segment_tokens; tile < end; tile += kTile) {
-      float x[kLane];
-      keys.row.read(tile + lane * kLane, x);
-      uint32_t key[kLane];
-      float tile_mid = 0, tile_hi = 0;
-      int inside = 0;
+  const auto reaches = [&](int s) {
+    return (kMass ? __float_as_uint(shared.segment_weight[s]) : shared.segment_key[s]) >= lo;
+  };
+  for_each_tile(keys.row, segments, segment_tokens, reaches, [&](int, int, const float(&x)[kLane]) {
+    uint32_t key[kLane];
+    float tile_mid = 0, tile_hi = 0;
+    int inside = 0;
 #pragma unroll
-      for (int j = 0; j < kLane; ++j) {
-        key[j] = keys.key(x[j]);
-        const float amount = kMass ? __uint_as_float(key[j]) : 1.0f;
-        if (key[j] >= mid) tile_mid += amount;
-        if (key[j] >= hi) tile_hi += amount;
-        inside += key[j] >= lo && key[j] < hi ? 1 : 0;
-      }
-      from_mid += tile_mid;
-      from_hi += tile_hi;
-      if (!__any_sync(kFullWarp, inside > 0)) continue;
-      const int before = RowBlock::warp_scan(inside, lane);
-      int at = 0;
-      if (lane == 31) at = atomicAdd(&shared.list_size, before);
-      at = __shfl_sync(kFullWarp, at, 31) + before - inside;
-#pragma unroll
-      for (int j = 0; j < kLane; ++j) {
-        if (key[j] < lo || key[j] >= hi) continue;
-        if (at < kListCapacity) shared.list[at] = key[j];
-        ++at;
-      }
+    for (int j = 0; j < kLane; ++j) {
+      key[j] = keys.key(x[j]);
+      const float amount = kMass ? __uint_as_float(key[j]) : 1.0f;
+      if (key[j] >= mid) tile_mid += amount;
+      if (key[j] >= hi) tile_hi += amount;
+      inside += key[j] >= lo && key[j] < hi ? 1 : 0;
     }
-  }
+    from_mid += tile_mid;
+    from_hi += tile_hi;
+    if (!__any_sync(kFullWarp, inside > 0)) return;
+    const int before = RowBlock::warp_scan(inside, lane);
+    int at = 0;
+    if (lane == 31) at = atomicAdd(&shared.list_size, before);
+    at = __shfl_sync(kFullWarp, at, 31) + before - inside;
+#pragma unroll
+    for (int j = 0; j < kLane; ++j) {
+      if (key[j] < lo || key[j] >= hi) continue;
+      if (at < kListCapacity) shared.list[at] = key[j];
+      ++at;
+    }
+  });
   from_mid = block.sum(from_mid);
   from_hi = block.sum(from_hi);
   const int32_t inside_all = shared.list_size;

@@ -72,29 +72,47 @@ class RowReader {
 
   /// Tokens [at, at + 8) for a lane; -inf behind the last.
   __device__ __forceinline__ void read(int at, float (&x)[kLane]) const {
-    if (edited_ != nullptr) {
-      read_from(edited_, true, at, x);
-    } else {
-      read_from(raw_, aligned_, at, x);
-    }
+    unpack(fetch(at), at, x);
   }
 
- private:
-  template <class E>
-  __device__ __forceinline__ void read_from(const E* row, bool aligned, int at,
-                                            float (&x)[kLane]) const {
-    if (aligned && at + kLane <= vocab_) {
-      constexpr int kWidth = kVecWidth<E>;
-#pragma unroll
-      for (int begin = 0; begin < kLane; begin += kWidth) {
-        const auto v = load<Vec<E, kWidth>>(row + at + begin);
-#pragma unroll
-        for (int j = 0; j < kWidth; ++j) x[begin + j] = to_float(v.at[j]);
-      }
+  /// The same in two halves, with other work in between: what is on its way, and its values.
+  struct Fetched {
+    uint4 raw[2];
+  };
+  __device__ __forceinline__ Fetched fetch(int at) const {
+    Fetched f{};
+    if (!whole(at)) return f;
+    if (edited_ != nullptr) {
+      load_raw(edited_ + at, f);
+    } else {
+      load_raw(raw_ + at, f);
+    }
+    return f;
+  }
+  __device__ __forceinline__ void unpack(const Fetched& f, int at, float (&x)[kLane]) const {
+    if (whole(at)) {
+      edited_ != nullptr ? convert<float>(f, x) : convert<T>(f, x);
       return;
     }
 #pragma unroll
-    for (int j = 0; j < kLane; ++j) x[j] = at + j < vocab_ ? to_float(row[at + j]) : kMinusInfinity;
+    for (int j = 0; j < kLane; ++j) x[j] = at + j < vocab_ ? (*this)[at + j] : kMinusInfinity;
+  }
+
+ private:
+  __device__ __forceinline__ bool whole(int at) const {
+    return (aligned_ || edited_ != nullptr) && at + kLane <= vocab_;
+  }
+  template <class E>
+  __device__ static __forceinline__ void load_raw(const E* from, Fetched& f) {
+#pragma unroll
+    for (int i = 0; i < kLane / kVecWidth<E>; ++i) f.raw[i] = load<uint4>(from + i * kVecWidth<E>);
+  }
+  template <class E>
+  __device__ static __forceinline__ void convert(const Fetched& f, float (&x)[kLane]) {
+    E values[kLane];
+    __builtin_memcpy(values, f.raw, sizeof(values));
+#pragma unroll
+    for (int j = 0; j < kLane; ++j) x[j] = to_float(values[j]);
   }
 
   const T* raw_ = nullptr;
@@ -132,6 +150,39 @@ __device__ __forceinline__ SegmentInfo segment_max(const RowReader<T>& row, int 
   const uint32_t largest = __reduce_max_sync(kFullWarp, best);
   const int first = __reduce_min_sync(kFullWarp, best == largest ? arg : 0x7fffffff);
   return {.key = largest, .arg = first, .sum = 0.0f, .unused = 0};
+}
+
+/// Goes over the tiles of all segments that `reaches(segment)` holds for, a warp a segment, in
+/// order. f(segment, first token of the tile, values) while the next tile is on its way.
+template <class T, class Reaches, class F>
+__device__ __forceinline__ void for_each_tile(const RowReader<T>& row, int segments,
+                                              int segment_tokens, Reaches&& reaches, F&& f) {
+  const int lane_at = (static_cast<int>(threadIdx.x) & 31) * kLane;
+  const auto next_segment = [&](int s) {
+    while (s < segments && !reaches(s)) s += kRowThreads / 32;
+    return s;
+  };
+  int s = next_segment(static_cast<int>(threadIdx.x) >> 5);
+  if (s >= segments) return;
+  int tile = s * segment_tokens;
+  auto fetched = row.fetch(tile + lane_at);
+  while (true) {
+    int following = s, then = tile + kTile;
+    if (then >= min(row.vocab(), (s + 1) * segment_tokens)) {
+      following = next_segment(s + kRowThreads / 32);
+      then = following * segment_tokens;
+    }
+    const bool more = following < segments;
+    typename RowReader<T>::Fetched ahead{};
+    if (more) ahead = row.fetch(then + lane_at);
+    float x[kLane];
+    row.unpack(fetched, tile + lane_at, x);
+    f(s, tile, x);
+    if (!more) return;
+    s = following;
+    tile = then;
+    fetched = ahead;
+  }
 }
 
 }  // namespace mmcore::cuda

@@ -8,6 +8,7 @@ sizes, and a smaller batch leaves rows over that belong to no sequence.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
 import time
@@ -101,7 +102,7 @@ class DecodeGraphs:
         device = staged.device
         shape = (sizes[-1], padded_width(max_blocks))
         self._tables = torch.zeros(shape, dtype=torch.int32, device=device)
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream = _capture_stream(device)
         self._pool: Any = torch.cuda.graph_pool_handle()
         self._usable = True
 
@@ -221,6 +222,12 @@ class DecodeGraphs:
             **self._arguments,
         )
         return hidden
+
+
+@functools.cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """Give the stream that all captures on a device use: cuBLAS keeps a workspace for each."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager
