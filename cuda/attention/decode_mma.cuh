@@ -19,6 +19,8 @@
 
 #include "attention/decode_tile.cuh"
 #include "attention/decode_unit.cuh"
+#include "device/overlap.cuh"
+#include "host/launch.h"
 
 namespace mmcore::cuda {
 
@@ -249,7 +251,10 @@ __global__ void __launch_bounds__(32 * kMaxDecodeWarps, 1)
   using Tile = DecodeTile<kDim>;
   extern __shared__ __align__(128) unsigned char memory[];
   const ops::DecodeWorker worker = p.workers[blockIdx.x];
-  if (worker.begin >= worker.end) return;
+  if (worker.begin >= worker.end) {
+    wait_for_predecessor();
+    return;
+  }
   const int lane = static_cast<int>(threadIdx.x) & 31, warp = static_cast<int>(threadIdx.x) >> 5,
             warps = static_cast<int>(blockDim.x) >> 5;
   const DecodeShared<kDim, kColumns> shared(memory, warps);
@@ -263,7 +268,10 @@ __global__ void __launch_bounds__(32 * kMaxDecodeWarps, 1)
 
   for (int first = 0;; first += kUnitsAtOnce) {
     const int count = list_units(p, worker, first, shared.units);
-    if (count == 0) return;
+    if (count == 0) {
+      if (first == 0) wait_for_predecessor();
+      return;
+    }
     const TileReader<kDim> reader{p, units, count, ring, lane};
     TileCursor ahead{0, units[0].tile_begin + warp};
     ahead.settle(units, count);
@@ -280,6 +288,7 @@ __global__ void __launch_bounds__(32 * kMaxDecodeWarps, 1)
         advance(cursor);
       }
     }
+    if (first == 0) wait_for_predecessor();  // so far only the plan and the tables were read
 #pragma unroll
     for (int s = 0; s + 1 < Tile::kStages; ++s) {
       reader.ask(ahead, blocks[s], s);
@@ -321,8 +330,8 @@ Status launch_decode_mma(const DecodeParams& p, int32_t workers, const DeviceFac
   const int bytes = Shared::bytes(warps);
   auto* kernel = decode_mma<T, kDim, kColumns>;
   MMCORE_RETURN_IF_ERROR(allow_shared("paged_attention", kernel, bytes));
-  kernel<<<static_cast<unsigned>(workers), static_cast<unsigned>(32 * warps),
-           static_cast<size_t>(bytes), stream>>>(p);
+  launch_overlapped_shared(kernel, workers, dim3(static_cast<unsigned>(32 * warps)), bytes,
+                           facts.capability, facts.multiprocessors, stream, p);
   return launch_status("paged_attention");
 }
 

@@ -1,7 +1,9 @@
 // A warp per output row: weights are read once, past the L1 cache, 16 bytes a lane and several
 // loads ahead; x comes from the L1 cache. The limit is the memory's bandwidth.
+#include "device/overlap.cuh"
 #include "device/reduce.cuh"
 #include "device/vec.cuh"
+#include "host/launch.h"
 #include "matrix/epilogue.cuh"
 #include "matrix/problem.h"
 
@@ -28,6 +30,7 @@ __global__ void __launch_bounds__(kWarps * 32) gemv_kernel(const __grid_constant
   using V = Vec<T, kWidth>;
   const int lane = threadIdx.x & 31;
   const int row = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x >> 5);
+  wait_for_predecessor();
   if (row >= p.n) return;
   const T* w = static_cast<const T*>(p.w) + row * p.w_stride + lane * kWidth;
   const T* x = static_cast<const T*>(p.x) + lane * kWidth;
@@ -66,7 +69,8 @@ __global__ void __launch_bounds__(kWarps * 32) gemv_kernel(const __grid_constant
 }
 
 template <class T, int kTokens, int kAhead>
-Status launch(const char* op, const MatrixProblem& p, cudaStream_t stream) {
+Status launch(const char* op, const MatrixProblem& p, const DeviceFacts& facts,
+              cudaStream_t stream) {
   const GemvParams params{.x = p.x,
                           .x_stride = p.x_stride,
                           .w = p.w,
@@ -76,33 +80,34 @@ Status launch(const char* op, const MatrixProblem& p, cudaStream_t stream) {
                           .n = static_cast<int>(p.n),
                           .k = static_cast<int>(p.k),
                           .act = form_of(p.act)};
-  const auto blocks = static_cast<unsigned>((p.n + kWarps - 1) / kWarps);
-  gemv_kernel<T, kTokens, kAhead><<<blocks, kWarps * 32, 0, stream>>>(params);
+  launch_overlapped(gemv_kernel<T, kTokens, kAhead>, (p.n + kWarps - 1) / kWarps, dim3(kWarps * 32),
+                    facts.capability, facts.multiprocessors, stream, params);
   return launch_status(op);
 }
 
 }  // namespace
 
-Status run_gemv(const char* op, const MatrixProblem& p, cudaStream_t stream) {
-  if (p.dtype == DType::kBFloat16) return launch<__nv_bfloat16, 1, 8>(op, p, stream);
-  if (p.dtype == DType::kFloat16) return launch<__half, 1, 8>(op, p, stream);
+Status run_gemv(const char* op, const MatrixProblem& p, const DeviceFacts& facts,
+                cudaStream_t stream) {
+  if (p.dtype == DType::kBFloat16) return launch<__nv_bfloat16, 1, 8>(op, p, facts, stream);
+  if (p.dtype == DType::kFloat16) return launch<__half, 1, 8>(op, p, facts, stream);
   switch (p.tokens) {
     case 1:
-      return launch<float, 1, 8>(op, p, stream);
+      return launch<float, 1, 8>(op, p, facts, stream);
     case 2:
-      return launch<float, 2, 4>(op, p, stream);
+      return launch<float, 2, 4>(op, p, facts, stream);
     case 3:
-      return launch<float, 3, 4>(op, p, stream);
+      return launch<float, 3, 4>(op, p, facts, stream);
     case 4:
-      return launch<float, 4, 4>(op, p, stream);
+      return launch<float, 4, 4>(op, p, facts, stream);
     case 5:
-      return launch<float, 5, 4>(op, p, stream);
+      return launch<float, 5, 4>(op, p, facts, stream);
     case 6:
-      return launch<float, 6, 4>(op, p, stream);
+      return launch<float, 6, 4>(op, p, facts, stream);
     case 7:
-      return launch<float, 7, 4>(op, p, stream);
+      return launch<float, 7, 4>(op, p, facts, stream);
     default:
-      return launch<float, 8, 4>(op, p, stream);
+      return launch<float, 8, 4>(op, p, facts, stream);
   }
 }
 

@@ -24,9 +24,9 @@ Status run_matrix(const char* op, const MatrixProblem& p, const DeviceFacts& fac
   const bool wide = p.k > 0 && p.k * size % 16 == 0 && rows_aligned16(p.x, p.x_stride, size) &&
                     rows_aligned16(p.w, p.w_stride, size);
   const bool whole = p.dtype == DType::kFloat32;
-  if (wide && p.tokens <= (whole ? 8 : 1)) return run_gemv(op, p, stream);
+  if (wide && p.tokens <= (whole ? 8 : 1)) return run_gemv(op, p, facts, stream);
   if (whole) return run_simt(op, p, stream);
-  if (wide && p.tokens <= 16) return run_skinny(op, p, stream);
+  if (wide && p.tokens <= 16) return run_skinny(op, p, facts, stream);
   if (fits_wgmma(p, facts)) return run_wgmma(op, p, facts, stream);
   return run_tensor_core(op, p, stream);
 }

@@ -42,10 +42,12 @@ Status run_simt(const char* op, const MatrixProblem& p, cudaStream_t stream);
 
 /// Up to 8 tokens of float32, or 1 of 16 bits: a warp per output, float32 multiply-adds. Rows of x
 /// and w aligned to 16 bytes, k a multiple of 16 bytes.
-Status run_gemv(const char* op, const MatrixProblem& p, cudaStream_t stream);
+Status run_gemv(const char* op, const MatrixProblem& p, const DeviceFacts& facts,
+                cudaStream_t stream);
 
 /// Up to 16 tokens of 16 bits on tensor cores, weights read once. Alignment as run_gemv.
-Status run_skinny(const char* op, const MatrixProblem& p, cudaStream_t stream);
+Status run_skinny(const char* op, const MatrixProblem& p, const DeviceFacts& facts,
+                  cudaStream_t stream);
 
 /// 16 bits on tensor cores of any device from capability 8.0 on, any alignment.
 Status run_tensor_core(const char* op, const MatrixProblem& p, cudaStream_t stream);

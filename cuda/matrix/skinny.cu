@@ -4,7 +4,9 @@
 // Operands go from memory straight to registers: mma.m16n8k16 wants pairs (2q, 2q + 1) and
 // (2q + 8, 2q + 9) of k in lane q of four, but any order of k does as long as both operands have
 // it, so lane q takes 8 neighbours (16 bytes) for two instructions.
+#include "device/overlap.cuh"
 #include "device/vec.cuh"
+#include "host/launch.h"
 #include "matrix/epilogue.cuh"
 #include "matrix/mma.cuh"
 #include "matrix/problem.h"
@@ -32,6 +34,7 @@ __device__ __forceinline__ uint4 load_weights(const void* p) { return load_strea
 template <class T, int kTiles, int kAhead>
 __global__ void __launch_bounds__(kWarps * 32, 2)
     skinny_kernel(const __grid_constant__ SkinnyParams p) {
+  wait_for_predecessor();
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, q = lane & 3, g = lane >> 2;
   const int first = static_cast<int>(blockIdx.x) * kFeatures;
   // Rows beyond the last repeat it; their results are not stored.
@@ -93,7 +96,8 @@ __global__ void __launch_bounds__(kWarps * 32, 2)
 }
 
 template <class T>
-Status launch(const char* op, const MatrixProblem& p, cudaStream_t stream) {
+Status launch(const char* op, const MatrixProblem& p, const DeviceFacts& facts,
+              cudaStream_t stream) {
   const SkinnyParams params{.x = p.x,
                             .x_stride = p.x_stride,
                             .w = p.w,
@@ -104,20 +108,18 @@ Status launch(const char* op, const MatrixProblem& p, cudaStream_t stream) {
                             .n = static_cast<int>(p.n),
                             .k = static_cast<int>(p.k),
                             .act = form_of(p.act)};
-  const auto blocks = static_cast<unsigned>((p.n + kFeatures - 1) / kFeatures);
-  if (p.tokens <= 8) {
-    skinny_kernel<T, 1, 4><<<blocks, kWarps * 32, 0, stream>>>(params);
-  } else {
-    skinny_kernel<T, 2, 4><<<blocks, kWarps * 32, 0, stream>>>(params);
-  }
+  launch_overlapped(p.tokens <= 8 ? skinny_kernel<T, 1, 4> : skinny_kernel<T, 2, 4>,
+                    (p.n + kFeatures - 1) / kFeatures, dim3(kWarps * 32), facts.capability,
+                    facts.multiprocessors, stream, params);
   return launch_status(op);
 }
 
 }  // namespace
 
-Status run_skinny(const char* op, const MatrixProblem& p, cudaStream_t stream) {
-  return p.dtype == DType::kBFloat16 ? launch<__nv_bfloat16>(op, p, stream)
-                                     : launch<__half>(op, p, stream);
+Status run_skinny(const char* op, const MatrixProblem& p, const DeviceFacts& facts,
+                  cudaStream_t stream) {
+  return p.dtype == DType::kBFloat16 ? launch<__nv_bfloat16>(op, p, facts, stream)
+                                     : launch<__half>(op, p, facts, stream);
 }
 
 }  // namespace mmcore::cuda

@@ -102,6 +102,8 @@ TEST_F(LinearTest, NoFeaturesNoColumns) {
 
 // ---- kernels that the choice on this device may leave out
 
+const DeviceFacts& facts() { return *device_facts({DeviceType::kCuda, 0}).value(); }
+
 TEST_F(LinearTest, TensorCoreKernel) {
   const auto make = [](Rng& rng) {
     const int64_t align = rng() % 2 == 0 ? 8 : 1;
@@ -124,7 +126,8 @@ TEST_F(LinearTest, GemvKernel) {
                        .k = 8 * between(rng, 1, 500),
                        .align = 8});
   };
-  check(40, make, [](const MatrixCase& one) { return run_gemv("linear", one.problem(), nullptr); });
+  check(40, make,
+        [](const MatrixCase& one) { return run_gemv("linear", one.problem(), facts(), nullptr); });
 }
 
 TEST_F(LinearTest, SkinnyKernelWithOneToken) {
@@ -133,8 +136,9 @@ TEST_F(LinearTest, SkinnyKernelWithOneToken) {
         rng, random_half(rng),
         {.tokens = 1, .n = between(rng, 1, 90), .k = 8 * between(rng, 1, 500), .align = 8});
   };
-  check(20, make,
-        [](const MatrixCase& one) { return run_skinny("linear", one.problem(), nullptr); });
+  check(20, make, [](const MatrixCase& one) {
+    return run_skinny("linear", one.problem(), facts(), nullptr);
+  });
 }
 
 using RunTile = Status (*)(const char*, const MatrixProblem&, int, cudaStream_t);
