@@ -85,7 +85,7 @@ void check_activation_mul(DType dtype, int64_t tokens, int64_t width, int64_t ga
 }
 
 TEST_F(ActivationGpu, RandomShapes) {
-  for (uint64_t seed = 1; seed <= 300; ++seed) {
+  for (uint64_t seed = 1; seed <= static_cast<uint64_t>(cases(300)); ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     Rng rng(seed);
     std::vector<int64_t> shape;
@@ -100,7 +100,7 @@ TEST_F(ActivationGpu, RandomShapes) {
 }
 
 TEST_F(ActivationGpu, MulOnRandomShapes) {
-  for (uint64_t seed = 1; seed <= 300; ++seed) {
+  for (uint64_t seed = 1; seed <= static_cast<uint64_t>(cases(300)); ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     Rng rng(seed);
     int64_t width = random_size(rng, 0, 1500);

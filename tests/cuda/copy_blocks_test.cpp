@@ -59,7 +59,7 @@ Pairs random_pairs(Rng& rng, int64_t count, int64_t blocks) {
 }
 
 TEST_F(CopyBlocksGpu, RandomPairs) {
-  for (uint64_t seed = 1; seed <= 300; ++seed) {
+  for (uint64_t seed = 1; seed <= static_cast<uint64_t>(cases(300)); ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     Rng rng(seed);
     constexpr DType kTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kUInt8, DType::kInt64};

@@ -20,6 +20,9 @@ class GpuTest : public testing::Test {
   void TearDown() override;
 };
 
+/// How many random cases a test tries: `usual`, or MMCORE_TEST_CASES times as many.
+int cases(int usual);
+
 /// Memory of the first GPU, freed with the object. Guard bytes on both sides are checked when it
 /// goes: a kernel that writes outside of its tensors fails the test.
 class DeviceTensor {

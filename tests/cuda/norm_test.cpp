@@ -75,7 +75,7 @@ void check_rms(DType dtype, int64_t tokens, int64_t hidden, int64_t gap, bool ad
 }
 
 TEST_F(NormGpu, RmsOnRandomShapes) {
-  for (uint64_t seed = 1; seed <= 300; ++seed) {
+  for (uint64_t seed = 1; seed <= static_cast<uint64_t>(cases(300)); ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     Rng rng(seed);
     const DType dtype = random_float_type(rng);
@@ -143,7 +143,7 @@ void check_layer(DType dtype, int64_t tokens, int64_t hidden, int64_t gap, bool 
 }
 
 TEST_F(NormGpu, LayerOnRandomShapes) {
-  for (uint64_t seed = 1; seed <= 300; ++seed) {
+  for (uint64_t seed = 1; seed <= static_cast<uint64_t>(cases(300)); ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     Rng rng(seed);
     const DType dtype = random_float_type(rng);

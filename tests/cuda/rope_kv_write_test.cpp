@@ -180,7 +180,7 @@ void check(const Case& c, Rng& rng) {
 class RopeKvWriteGpu : public GpuTest {};
 
 TEST_F(RopeKvWriteGpu, RandomShapes) {
-  for (uint64_t seed = 1; seed <= 500; ++seed) {
+  for (uint64_t seed = 1; seed <= static_cast<uint64_t>(cases(500)); ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     Rng rng(seed);
     check(Case::random(rng), rng);

@@ -134,7 +134,8 @@ void check_case(const AttentionCase& c, Rng& rng, int64_t max_query_len = 0) {
 }
 
 void check_random(uint64_t seeds, uint64_t first, int64_t longest) {
-  for (uint64_t seed = first; seed < first + seeds; ++seed) {
+  for (uint64_t seed = first; seed < first + static_cast<uint64_t>(cases(static_cast<int>(seeds)));
+       ++seed) {
     Rng rng(seed);
     const AttentionCase c = random_case(rng, longest);
     SCOPED_TRACE("seed " + std::to_string(seed) + ": " + c.describe());

@@ -65,7 +65,9 @@ class VarlenTest : public GpuTest {
 
   static void check_random(DType dtype, uint32_t first_seed, uint32_t count) {
     ErrorSums sums;
-    for (uint32_t seed = first_seed; seed < first_seed + count && !HasFailure(); ++seed) {
+    for (uint32_t seed = first_seed;
+         seed < first_seed + static_cast<uint32_t>(cases(static_cast<int>(count))) && !HasFailure();
+         ++seed) {
       check(random_shape(seed, dtype), seed, &sums);
     }
     EXPECT_LE(sums.relative(), rms_tolerance(dtype));

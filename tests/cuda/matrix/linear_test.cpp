@@ -21,7 +21,7 @@ class LinearTest : public GpuTest {
 
   /// Runs and checks a case for each seed, then again for the same bits.
   void check(int seeds, const std::function<MatrixCase(Rng&)>& make, const Run& run) {
-    for (int seed = 1; seed <= seeds; ++seed) {
+    for (int seed = 1; seed <= cases(seeds); ++seed) {
       Rng rng(static_cast<uint64_t>(seed));
       const MatrixCase one = make(rng);
       SCOPED_TRACE("seed " + std::to_string(seed) + ": " + one.name());

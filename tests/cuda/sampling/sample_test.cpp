@@ -83,7 +83,7 @@ class SampleGpu : public GpuTest {};
 
 TEST_F(SampleGpu, RandomRows) {
   Comparison seen;
-  for (uint64_t seed = 1; seed <= 400; ++seed) {
+  for (uint64_t seed = 1; seed <= static_cast<uint64_t>(cases(400)); ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     Rng rng(seed);
     const int64_t vocab = rng() % 4 == 0 ? random_size(rng, 1, 6) : random_size(rng, 1, 2500);

@@ -53,7 +53,7 @@ void check(DType dtype, int64_t tokens, int64_t hidden, int64_t gap, bool wide_i
 }
 
 TEST_F(EmbeddingMergeGpu, RandomShapes) {
-  for (uint64_t seed = 1; seed <= 300; ++seed) {
+  for (uint64_t seed = 1; seed <= static_cast<uint64_t>(cases(300)); ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     Rng rng(seed);
     int64_t hidden = random_size(rng, 0, 600);

@@ -85,7 +85,7 @@ class ProjectorTest : public GpuTest {
   }
 
   void check_random(int seeds, int64_t most_tokens) {
-    for (int seed = 1; seed <= seeds; ++seed) {
+    for (int seed = 1; seed <= cases(seeds); ++seed) {
       Rng rng(static_cast<uint64_t>(seed) + 1000);
       const int64_t align = rng() % 3 == 0 ? 1 : 8;
       const DType dtype = std::array{DType::kFloat32, DType::kBFloat16, DType::kFloat16}[rng() % 3];
