@@ -32,6 +32,14 @@ set(MMCORE_CORE_SOURCES
   src/engine/engine_snapshot.cpp
   src/engine/engine_violations.cpp
   src/engine/request_stream.cpp
+  src/c_api/convert.cpp
+  src/c_api/engine.cpp
+  src/c_api/handles.cpp
+  src/c_api/last_error.cpp
+  src/c_api/readable_request.cpp
+  src/c_api/request.cpp
+  src/c_api/runner.cpp
+  src/c_api/table_runner.cpp
 )
 
 # Entered only after a run-time check; code that calls into it tests __x86_64__.

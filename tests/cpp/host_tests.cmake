@@ -3,4 +3,9 @@
 set(MMCORE_HOST_TESTS
   engine/engine_loop_test.cpp
   engine/engine_loop_misuse_test.cpp
+  c_api/callback_test.cpp
+  c_api/engine_test.cpp
+  c_api/misuse_test.cpp
+  c_api/runner_test.cpp
+  c_api/sized_struct_test.cpp
 )

@@ -190,10 +190,9 @@ void EngineLoop::Impl::close_for(const Status& reason) {
 // and every request gets its end.
 void EngineLoop::Impl::break_down(const Status& reason) {
   close_for(reason);
-  std::deque<Message> rest;
   {
     const std::scoped_lock lock(mutex_);
-    rest.swap(inbox_);
+    rest_.swap(inbox_);
     live_.clear();
   }
   for (auto& [id, listener] : listeners_) {
@@ -207,29 +206,27 @@ void EngineLoop::Impl::break_down(const Status& reason) {
       deliver(id, listener, output);
     }
   }
-  for (std::deque<Message>* messages : {&messages_, &rest})
+  for (std::deque<Message>* messages : {&messages_, &rest_})
     for (Message& message : *messages)
       if (auto* s = std::get_if<Submission>(&message); s != nullptr && s->sink != nullptr)
         refuse(s->id, static_cast<size_t>(s->request.num_sequences), *s->sink, reason);
-  const std::scoped_lock lock(mutex_);
-  for (Message& message : rest)
-    if (std::holds_alternative<std::shared_ptr<Visit>>(message)) inbox_.push_back(message);
-  for (Message& message : messages_)
-    if (std::holds_alternative<std::shared_ptr<Visit>>(message)) inbox_.push_back(message);
 }
 
 void EngineLoop::Impl::end_thread() {
   for (auto& [id, listener] : listeners_)
     if (listener.sink != nullptr) listener.sink->close();
+  listeners_.clear();  // and with them what callbacks keep
   const std::scoped_lock lock(mutex_);
   exited_ = true;
   busy_ = false;
   live_.clear();
-  for (Message& message : inbox_) {
-    auto* visit = std::get_if<std::shared_ptr<Visit>>(&message);
-    if (visit == nullptr || (*visit)->visitor == nullptr) continue;
-    (*visit)->visitor = nullptr;
-    (*visit)->status = closed();
+  for (const std::deque<Message>* messages : {&messages_, &rest_, &inbox_}) {
+    for (const Message& message : *messages) {
+      const auto* visit = std::get_if<std::shared_ptr<Visit>>(&message);
+      if (visit == nullptr || (*visit)->visitor == nullptr) continue;
+      (*visit)->visitor = nullptr;
+      (*visit)->status = closed();
+    }
   }
   quiet_.notify_all();
   place_.notify_all();

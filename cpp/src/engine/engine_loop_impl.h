@@ -123,6 +123,7 @@ class EngineLoop::Impl {
   std::unique_ptr<Engine> engine_;  // after the runner, which must outlive it
   std::unordered_map<RequestId, Listener> listeners_;
   std::deque<Message> messages_;        // the batch that is handled
+  std::deque<Message> rest_;            // after a breakdown: the inbox as it was then
   int64_t num_handled_ = 0;             // submissions of it
   std::vector<RequestOutput> outputs_;  // of the last step
   std::vector<RequestId> over_;         // requests that end in them
