@@ -20,7 +20,9 @@ LISTS = Path(__file__).resolve().parent.parent / "cpp" / "abi"
 # "name kind value size"; a demangled name has spaces.
 LINE = re.compile(r"(?P<name>.+) (?P<kind>[A-Za-z]) [0-9a-f]+(?: [0-9a-f]+)?")
 OURS = re.compile(r"mmcore_\w+|.*\bmmcore::.*")
-STANDARD = re.compile(r"(?:(?:typeinfo|typeinfo name|vtable|VTT|guard variable) for )?(?:\S+ )*(?:std|__gnu_cxx)::.*")
+STANDARD = re.compile(
+    r"(?:(?:typeinfo|typeinfo name|vtable|VTT|guard variable) for )?(?:\S+ )*(?:std|__gnu_cxx)::.*"
+)
 LINKER = {"__bss_start", "_edata", "_end", "_init", "_fini"}
 
 
@@ -97,7 +99,9 @@ def main() -> int:
     count = len(libraries)
     print(f"abi: {len(found)} difference(s)" if found else f"abi: {count} libraries as listed")
     if found:
-        print("If they are meant: scripts/check_abi.py --update LIBRARY..., and a line in CHANGELOG.md.")
+        print(
+            "If they are meant: scripts/check_abi.py --update LIBRARY..., and a line in CHANGELOG.md."
+        )
     return 1 if found else 0
 
 
