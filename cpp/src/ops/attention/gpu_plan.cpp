@@ -5,10 +5,10 @@
 #include <iterator>
 #include <limits>
 #include <string>
-#include <tuple>
 #include <vector>
 
 #include "ops/attention/entry_check.h"
+#include "ops/attention/prefill_order.h"
 #include "ops/cuda_backend.h"
 #include "tensor/shape_check.h"
 
@@ -25,12 +25,6 @@ int32_t to_int32(int64_t n) { return static_cast<int32_t>(n); }
 
 template <class T>
 constexpr int64_t kWords = static_cast<int64_t>(sizeof(T) / sizeof(int32_t));
-
-struct Tile {
-  int64_t keys;  // that its last row sees
-  int32_t sequence;
-  int32_t row;
-};
 
 /// Lengths as they are on the host.
 struct Lengths {
@@ -112,7 +106,7 @@ void divide(const std::vector<DecodeSequence>& sequences, int64_t line, int32_t 
 
 int32_t cut_prefills(const Lengths& lengths, const AttentionPlanShape& shape, int32_t* out) {
   const int32_t group = shape.heads / shape.kv_heads;
-  std::vector<Tile> tiles;
+  std::vector<PrefillTile> tiles;
   for (int32_t n = 0; n < lengths.sequences; ++n) {
     const int32_t queries = lengths.queries(n);
     if (queries == 0 || is_decode(queries, group)) continue;
@@ -125,10 +119,9 @@ int32_t cut_prefills(const Lengths& lengths, const AttentionPlanShape& shape, in
       tiles.push_back({.keys = end - begin, .sequence = n, .row = row});
     }
   }
-  std::sort(tiles.begin(), tiles.end(), [](const Tile& a, const Tile& b) {
-    return std::tie(b.keys, a.sequence, a.row) < std::tie(a.keys, b.sequence, b.row);
-  });
-  for (const Tile& tile : tiles) {
+  constexpr int64_t kBytes = 2;  // of an element, most often
+  order_prefill_tiles(tiles, 2 * kBytes * shape.kv_heads * shape.head_dim);
+  for (const PrefillTile& tile : tiles) {
     *out++ = tile.sequence;
     *out++ = tile.row;
   }

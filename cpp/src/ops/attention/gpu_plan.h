@@ -12,7 +12,7 @@
 // that a step takes the same time on all multiprocessors. A unit cut by borders is finished by the
 // last of its workers that arrives, from the partial results of all of them in their order.
 //
-// Prefill. Tiles of kPrefillTileRows query rows, the ones with most keys first.
+// Prefill. Tiles of kPrefillTileRows query rows, in the order of prefill_order.h.
 //
 // constexpr functions are called by kernels, too: what a worker does is said here and once.
 #pragma once
