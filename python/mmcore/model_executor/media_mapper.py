@@ -59,6 +59,8 @@ class MediaMapper:
     def map(self, items: Sequence[MediaItemLike]) -> MultiModalInputs:
         """Map items of one request together, as the seed-era runner does.
 
+        Pixels may be :class:`~mmcore.multimodal.byte_pixels.BytePixels`.
+
         Raises
         ------
         MediaError
@@ -78,7 +80,7 @@ class MediaMapper:
         single = {modality: v[0] if len(v) == 1 else v for modality, v in data.items()}
         try:
             mapped = self._mm_registry.map_input(
-                self._model_config, single, items[0].processor_kwargs
+                self._model_config, single, items[0].processor_kwargs, as_bytes=True
             )
         except MmcoreError:
             raise

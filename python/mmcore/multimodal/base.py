@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, Union
 
 from mmcore.errors import ValidationError
+from mmcore.multimodal.byte_pixels import BytePixels
 from mmcore.multimodal.processor_kwargs import (
     get_allowed_kwarg_only_overrides,
     resolve_mm_processor_kwargs,
@@ -82,13 +83,15 @@ class MultiModalInputs(UserDict[str, NestedTensors]):
         import numpy as np
         import torch
 
-        if isinstance(nested_tensors, torch.Tensor):
+        if isinstance(nested_tensors, (torch.Tensor, BytePixels)):
             return nested_tensors
         if isinstance(nested_tensors, np.ndarray):
             return torch.from_numpy(nested_tensors)
         if isinstance(nested_tensors, (int, float)):
             return torch.tensor(nested_tensors)
         children = [MultiModalInputs._try_stack(child) for child in nested_tensors]
+        if children and all(isinstance(child, BytePixels) for child in children):
+            return BytePixels.stack(children) or children
         if not children or not all(isinstance(child, torch.Tensor) for child in children):
             return children
         if any(child.shape != children[0].shape for child in children[1:]):
@@ -112,11 +115,13 @@ class MultiModalInputs(UserDict[str, NestedTensors]):
     def as_kwargs(
         batched_inputs: BatchedTensorInputs, *, device: torch.types.Device
     ) -> BatchedTensorInputs:
-        """Move every tensor to a device."""
+        """Move every tensor to a device, and make floats there of pixels that are bytes."""
 
         def move(value: Any) -> Any:
             if isinstance(value, (list, tuple)):
                 return [move(child) for child in value]
+            if isinstance(value, BytePixels):
+                return value.floats(device)
             return value.to(device, non_blocking=True)
 
         return {name: move(value) for name, value in batched_inputs.items()}
@@ -196,20 +201,40 @@ class MultiModalPlugin(ABC):
         TypeError
             If the mapper does not support the type of the data.
         """
-        from mmcore.inputs.registry import InputContext
-
         model_cls = model_config.get_model_cls()
         mapper = self._input_mappers.get(model_cls)
         if mapper is None:
             raise KeyError(
                 f"No input mapper in {self} is registered for model class {model_cls.__name__}."
             )
+        # The default mapper hands options on to the Hugging Face processor.
+        takes_any = mapper == self._default_input_mapper
+        return self._run_mapper(mapper, model_config, data, mm_processor_kwargs, takes_any)
+
+    def map_input_as_bytes(
+        self,
+        model_config: ModelConfig,
+        data: MultiModalData[Any],
+        mm_processor_kwargs: Mapping[str, Any] | None = None,
+    ) -> MultiModalInputs:
+        """Do what :meth:`map_input` does, for one who takes BytePixels in place of floats."""
+        return self.map_input(model_config, data, mm_processor_kwargs)
+
+    def _run_mapper(
+        self,
+        mapper: MultiModalInputMapper,
+        model_config: ModelConfig,
+        data: MultiModalData[Any],
+        mm_processor_kwargs: Mapping[str, Any] | None,
+        takes_any: bool,
+    ) -> MultiModalInputs:
+        from mmcore.inputs.registry import InputContext
+
         kwargs = resolve_mm_processor_kwargs(
             model_config.mm_processor_kwargs,
             mm_processor_kwargs,
             callable=mapper,
-            # The default mapper hands options on to the Hugging Face processor.
-            allow_var_kwargs=mapper == self._default_input_mapper,
+            allow_var_kwargs=takes_any,
         )
         return mapper(InputContext(model_config), data, **kwargs)
 

@@ -91,10 +91,18 @@ class MultiModalRegistry:
         model_config: ModelConfig,
         data: MultiModalDataDict,
         mm_processor_kwargs: Mapping[str, Any] | None = None,
+        *,
+        as_bytes: bool = False,
     ) -> MultiModalInputs:
         """Turn a prompt's media into arguments of the model's ``forward``.
 
         :meth:`init_mm_limits_per_prompt` must have been called for the model.
+
+        Parameters
+        ----------
+        as_bytes
+            Whether :class:`BytePixels` may stand for float tensors, until
+            :meth:`MultiModalInputs.as_kwargs` makes those.
 
         Raises
         ------
@@ -109,7 +117,8 @@ class MultiModalRegistry:
             self.check_limit(model_config, key, count_items(key, value))
             if isinstance(value, list) and not value:
                 continue
-            mapped = plugin.map_input(model_config, value, mm_processor_kwargs)
+            map_one = plugin.map_input_as_bytes if as_bytes else plugin.map_input
+            mapped = map_one(model_config, value, mm_processor_kwargs)
             for name, tensors in mapped.items():
                 if name in merged:
                     raise ValidationError(
