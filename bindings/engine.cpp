@@ -113,6 +113,7 @@ constexpr auto kConfigFields =
     std::tuple(std::pair("block_size", &EngineConfig::block_size),
                std::pair("num_blocks", &EngineConfig::num_blocks),
                std::pair("enable_prefix_caching", &EngineConfig::enable_prefix_caching),
+               std::pair("num_host_blocks", &EngineConfig::num_host_blocks),
                std::pair("hash_key", &EngineConfig::hash_key),
                std::pair("hash_bits", &EngineConfig::hash_bits),
                std::pair("max_model_len", &EngineConfig::max_model_len),
@@ -145,6 +146,8 @@ constexpr auto kMetricFields =
                std::pair("blocks_total", &EngineMetrics::blocks_total),
                std::pair("blocks_used", &EngineMetrics::blocks_used),
                std::pair("blocks_cached", &EngineMetrics::blocks_cached),
+               std::pair("host_blocks_total", &EngineMetrics::host_blocks_total),
+               std::pair("host_blocks_used", &EngineMetrics::host_blocks_used),
                std::pair("encoder_entries", &EngineMetrics::encoder_entries),
                std::pair("encoder_entries_pinned", &EngineMetrics::encoder_entries_pinned),
                std::pair("encoder_rows", &EngineMetrics::encoder_rows),
@@ -163,7 +166,11 @@ constexpr auto kMetricFields =
                std::pair("prefix_tokens_copied", &EngineMetrics::prefix_tokens_copied),
                std::pair("prefix_tokens_shared", &EngineMetrics::prefix_tokens_shared),
                std::pair("tokens_forked", &EngineMetrics::tokens_forked),
+               std::pair("prefix_tokens_loaded", &EngineMetrics::prefix_tokens_loaded),
                std::pair("blocks_evicted", &EngineMetrics::blocks_evicted),
+               std::pair("blocks_offloaded", &EngineMetrics::blocks_offloaded),
+               std::pair("blocks_loaded", &EngineMetrics::blocks_loaded),
+               std::pair("host_blocks_evicted", &EngineMetrics::host_blocks_evicted),
                std::pair("block_copies", &EngineMetrics::block_copies),
                std::pair("items_encoded", &EngineMetrics::items_encoded),
                std::pair("items_skipped", &EngineMetrics::items_skipped),
@@ -230,7 +237,7 @@ void bind_engine(py::module_& m) {
   py::class_<PyEngine>(m, "Engine", R"(Queue, scheduler, block pool, prefix index, encoder cache.
 
 `runner` has execute(plan), which returns None or (request id, exception) pairs of requests that
-cannot go on, and release(request_id). One thread at a time may use an engine.)")
+cannot go on, and release(request_id); and num_host_blocks, if it keeps evicted blocks. One thread at a time may use an engine.)")
       .def(py::init<const EngineConfig&, py::object>(), py::arg("config"), py::arg("runner"))
       .def("submit", &PyEngine::submit, py::arg("request"))
       .def(

@@ -85,6 +85,10 @@ void PyModelRunner::release(RequestId request) {
   }
 }
 
+int32_t PyModelRunner::num_host_blocks() const {
+  return py::getattr(runner_, "num_host_blocks", py::int_(0)).cast<int32_t>();
+}
+
 py::object PyModelRunner::take_exception(RequestId request) {
   const auto node = exceptions_.extract(request);
   return node ? std::move(node.mapped()) : py::object(py::none());

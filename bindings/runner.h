@@ -10,7 +10,8 @@
 
 namespace mmcore::python {
 
-/// Forwards the engine's calls to `runner.execute(plan)` and `runner.release(request_id)`.
+/// Forwards the engine's calls to `runner.execute(plan)` and `runner.release(request_id)`, and
+/// reads `runner.num_host_blocks` (0 if it has none).
 ///
 /// execute() returns None, or a sequence of (request id, exception) for requests that cannot go on.
 /// What it raises fails the step; the engine then finds the request at fault by running its
@@ -22,6 +23,7 @@ class PyModelRunner final : public ModelRunner {
 
   Status execute(const StepPlan& plan, StepResult& result) override;
   void release(RequestId request) override;
+  int32_t num_host_blocks() const override;  // with the GIL
 
   /// Takes the exception that made `request` fail; none when the core itself refused it.
   pybind11::object take_exception(RequestId request);

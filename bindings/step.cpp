@@ -151,6 +151,7 @@ void register_step_dtypes() {
   PYBIND11_NUMPY_DTYPE(EncodeItem, request, item_index, slot, num_embeddings);
   PYBIND11_NUMPY_DTYPE(EmbeddingCopy, request, item_index, slot, src_row, dst_row, num_rows);
   PYBIND11_NUMPY_DTYPE(BlockCopy, src, dst);
+  PYBIND11_NUMPY_DTYPE(HostCopy, block, host_block);
 }
 
 void bind_step(py::module_& m) {
@@ -179,6 +180,8 @@ rows. They are valid until the runner's execute() returns. Copy what must live l
       .def_property_readonly("block_tables", &block_tables)
       .def_property_readonly("sample_rows", array_of(&StepPlan::sample_rows))
       .def_property_readonly("prompt_logprob_rows", array_of(&StepPlan::prompt_logprob_rows))
+      .def_property_readonly("host_saves", records_of(&StepPlan::host_saves))
+      .def_property_readonly("host_loads", records_of(&StepPlan::host_loads))
       .def_property_readonly("block_copies", records_of(&StepPlan::block_copies))
       .def_property_readonly("encode", records_of(&StepPlan::encode))
       .def_property_readonly("embeddings", records_of(&StepPlan::embeddings))

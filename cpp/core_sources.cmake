@@ -8,6 +8,7 @@ set(MMCORE_CORE_SOURCES
   src/media/span_map.cpp
   src/kv/block_key.cpp
   src/kv/block_pool.cpp
+  src/kv/host_tier.cpp
   src/kv/kv_cache.cpp
   src/kv/kv_violations.cpp
   src/kv/prefix_index.cpp

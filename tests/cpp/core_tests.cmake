@@ -7,6 +7,7 @@ set(MMCORE_CORE_TESTS
   media/span_map_test.cpp
   kv/block_key_test.cpp
   kv/block_pool_test.cpp
+  kv/host_tier_test.cpp
   kv/kv_cache_test.cpp
   kv/kv_fuzz_test.cpp
   kv/prefix_index_test.cpp
@@ -27,6 +28,7 @@ set(MMCORE_CORE_TESTS
   engine/engine_test.cpp
   engine/failure_test.cpp
   engine/fork_test.cpp
+  engine/offload_test.cpp
   engine/output_queue_test.cpp
   engine/recovery_test.cpp
   engine/stop_condition_test.cpp

@@ -23,6 +23,10 @@ struct EngineConfig {
   // A prompt adopts blocks that another one fills in the same step. Off for a runner whose layers
   // do not write all keys and values of a step before they read any.
   bool share_within_step = true;
+  // Blocks of host memory that keep what is evicted from the pool, until it is needed again or
+  // their own least recently used ones go. 0 = off; needs prefix caching, and a runner that has
+  // them.
+  int32_t num_host_blocks = 0;
   uint64_t hash_key = 0;   // key of the prefix hash; 0 = drawn at random at start
   int32_t hash_bits = 64;  // tests truncate the hash to force collisions; results must not change
 

@@ -27,6 +27,8 @@ struct EngineMetrics {
   int64_t blocks_total = 0;   // usable blocks (without the null block)
   int64_t blocks_used = 0;    // held by a sequence
   int64_t blocks_cached = 0;  // free, but still found by the prefix index
+  int64_t host_blocks_total = 0;
+  int64_t host_blocks_used = 0;  // hold something
   int64_t encoder_entries = 0;
   int64_t encoder_entries_pinned = 0;
   int64_t encoder_rows = 0;
@@ -46,7 +48,11 @@ struct EngineMetrics {
   uint64_t prefix_tokens_copied = 0;  // of those hit, in the copied beginning of a block
   uint64_t tokens_forked = 0;         // taken over from another sequence of the request
   uint64_t prefix_tokens_shared = 0;  // of those hit, in blocks filled by the same step
+  uint64_t prefix_tokens_loaded = 0;  // of those hit, in blocks that came back from the host
   uint64_t blocks_evicted = 0;        // cached blocks taken for new use
+  uint64_t blocks_offloaded = 0;      // of those, saved to the host
+  uint64_t blocks_loaded = 0;         // from the host
+  uint64_t host_blocks_evicted = 0;   // blocks in the host tier that went to make room there
   uint64_t block_copies = 0;
   uint64_t items_encoded = 0;
   uint64_t items_skipped = 0;  // spans whose KV or encoder output was cached

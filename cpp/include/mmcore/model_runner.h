@@ -56,11 +56,18 @@ struct BlockCopy {
   BlockId dst = 0;
 };
 
+/// Copies a whole KV block, in all layers, between the device and the host tier
+/// (EngineConfig::num_host_blocks).
+struct HostCopy {
+  BlockId block = 0;
+  int32_t host_block = 0;  // in [0, num_host_blocks)
+};
+
 /// All that one forward pass needs. With EngineConfig::share_within_step a sequence's table may
 /// name blocks that an earlier sequence of the same plan fills; each layer therefore writes the
 /// keys and values of all rows before it reads any. Arrays are flat and contiguous; T rows
-/// (tokens), N sequences, S sampled rows. The order of work: evict, block_copies, encode,
-/// embeddings, decoder, sampling.
+/// (tokens), N sequences, S sampled rows. The order of work: evict, host_saves, host_loads,
+/// block_copies, encode, embeddings, decoder, sampling.
 struct StepPlan {
   uint64_t step = 0;
   std::vector<ScheduledSequence> sequences;  // [N], decodes first
@@ -81,6 +88,10 @@ struct StepPlan {
   std::vector<int32_t> prompt_logprob_rows;     // rows of T whose logits give prompt logprobs
   std::vector<TokenId> prompt_logprob_targets;  // the token that really follows each of those rows
   std::vector<int32_t> prompt_logprob_counts;   // how many alternatives each asks for
+  // Device to host, all of them before anything else is written; then host to device. No host block
+  // is filled twice, no block loaded twice.
+  std::vector<HostCopy> host_saves;
+  std::vector<HostCopy> host_loads;
   std::vector<BlockCopy> block_copies;
   std::vector<EncodeItem> encode;         // run these first, in any grouping
   std::vector<EmbeddingCopy> embeddings;  // then merge these (extended models)
@@ -137,6 +148,10 @@ class MMCORE_API ModelRunner {
   /// preprocessed tensors) may be dropped. Encoder outputs stay until `evict` names them. Must not
   /// call the engine.
   virtual void release(RequestId request);
+
+  /// Blocks of host memory that the runner can save KV blocks to. An engine with more
+  /// num_host_blocks than this is refused.
+  virtual int32_t num_host_blocks() const;
 };
 
 }  // namespace mmcore

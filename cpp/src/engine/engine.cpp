@@ -31,6 +31,7 @@ void fill_unknown_tokens(StepPlan& plan, const StepResult& previous) {
   }
   plan.token_sources.clear();
 }
+int32_t ModelRunner::num_host_blocks() const { return 0; }
 
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Engine::~Engine() = default;
@@ -39,6 +40,11 @@ Result<std::unique_ptr<Engine>> Engine::create(const EngineConfig& config, Model
   if (runner == nullptr) return Status::invalid_argument("runner must not be null.");
   Result<EngineConfig> resolved = resolve_config(config);
   if (!resolved.ok()) return resolved.status();
+  if (config.num_host_blocks > runner->num_host_blocks())
+    return Status::invalid_argument(
+        "num_host_blocks is " + std::to_string(config.num_host_blocks) + ", but the runner has " +
+        std::to_string(runner->num_host_blocks()) +
+        " blocks of host memory. Use a runner that keeps as many, or 0 to do without.");
   try {
     return std::unique_ptr<Engine>(new Engine(std::make_unique<Impl>(resolved.value(), runner)));
   } catch (const std::bad_alloc&) {

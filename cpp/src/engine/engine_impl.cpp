@@ -147,7 +147,10 @@ void Engine::Impl::commit(Flight& flight) {
   counters_.prefix_tokens_shared += static_cast<uint64_t>(selection.prefix_tokens_shared);
   counters_.items_encoded += static_cast<uint64_t>(selection.items_encoded);
   counters_.items_skipped += static_cast<uint64_t>(selection.items_skipped);
+  counters_.prefix_tokens_loaded += static_cast<uint64_t>(selection.prefix_tokens_loaded);
   counters_.block_copies += plan.block_copies.size();
+  counters_.blocks_offloaded += plan.host_saves.size();
+  counters_.blocks_loaded += plan.host_loads.size();
   scheduler_.end_commit();
   for (Sequence* sequence : ended_) counters_.requests_finished += drop(sequence);
   ended_.clear();
@@ -254,13 +257,16 @@ EngineMetrics Engine::Impl::metrics() const {
   const EncoderCache& encoder = scheduler_.resources().encoder();
   metrics.preemptions = scheduler_.preemptions();
   metrics.blocks_evicted = kv.evictions();
+  metrics.host_blocks_evicted = kv.host().evictions();
   metrics.blocks_total = kv.pool().num_usable();
+  metrics.host_blocks_total = kv.host().pool().num_usable();
   if (!broken_.ok()) return metrics;
   metrics.num_waiting = scheduler_.waiting().size();
   metrics.waiting_tokens = scheduler_.waiting().tokens();
   metrics.num_running = static_cast<int64_t>(scheduler_.running().size());
   metrics.blocks_used = kv.pool().num_used();
   metrics.blocks_cached = kv.pool().num_free_hashed();
+  metrics.host_blocks_used = kv.host().index().size();
   metrics.encoder_entries = encoder.size();
   metrics.encoder_entries_pinned = encoder.num_pinned();
   metrics.encoder_rows = encoder.rows();

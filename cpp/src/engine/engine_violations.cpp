@@ -16,6 +16,7 @@ struct InFlight {
   std::map<const Sequence*, int32_t> first;  // computed before the oldest of them
   std::map<const Sequence*, int32_t> rows;   // in how many of them it runs
   std::vector<BlockCopy> copies;
+  std::vector<HostCopy> transfers;
   std::set<EncoderSlot> slots;
 
   void add(const LaunchedStep& step) {
@@ -25,6 +26,8 @@ struct InFlight {
     }
     const Resources::Reservations& kept = step.reservations;
     copies.insert(copies.end(), kept.copies.begin(), kept.copies.end());
+    for (const auto* some : {&kept.kv.transfers.saves, &kept.kv.transfers.loads})
+      transfers.insert(transfers.end(), some->begin(), some->end());
     for (const auto& [sequence, item] : kept.pins)
       slots.insert(sequence->slots[static_cast<size_t>(item)]);
   }
@@ -157,7 +160,7 @@ std::vector<std::string> Engine::Impl::violations() const {
   for (size_t i = 0; i < num_in_flight_; ++i)
     in_flight.add(flights_[(oldest_ + i) % flights_.size()].launched);
   const KvCache& kv = scheduler_.resources().kv();
-  Violations out = kv.violations(tables, in_flight.copies);
+  Violations out = kv.violations(tables, in_flight.copies, in_flight.transfers);
   for (const Sequence* s : scheduler_.running()) {
     const auto flying = in_flight.first.find(s);
     const int32_t committed = flying == in_flight.first.end() ? s->computed : flying->second;
@@ -189,6 +192,8 @@ std::vector<std::string> Engine::Impl::violations() const {
     out.push_back("sched.admission: a sequence may outgrow the pool");
   if (!scheduler_.resources().copies().empty())
     out.push_back("kv.copy: block copies are pending between steps");
+  if (!kv.host().loads().empty())
+    out.push_back("kv.host_pin: loads from the host are pending between steps");
   for (const EncoderEntryState& entry : scheduler_.resources().encoder().entries())
     if (entry.owner != 0 && !lives(entry.owner) && !departed_of_.contains(entry.owner))
       out.push_back("encoder.owner: slot " + std::to_string(entry.slot) + " outlived its request");

@@ -13,11 +13,13 @@ KvCache::KvCache(const KvCacheOptions& options)
       block_shift_(std::countr_zero(static_cast<uint32_t>(options.block_size))),
       pool_(options.num_blocks),
       index_(options.prefix_caching ? options.num_blocks : 1, options.block_size),
+      host_(options.prefix_caching ? options.num_host_blocks : 0, options.block_size),
       hasher_(options.hash_key, options.hash_bits) {}
 
 BlockId KvCache::allocate() {
   const BlockId block = pool_.peek();
   if (pool_.hashed(block) && block != kNullBlock) {
+    host_.save(block, index_.key(block), index_.node(block));
     index_.erase(block);
     pool_.set_hashed(block, false);
     ++evictions_;
@@ -36,6 +38,20 @@ void KvCache::match(KeyChain& chain, std::span<const TokenId> tokens, int64_t ma
     if (block == kNullBlock) return;
     hits.push_back(block);
     parent = index_.node(block);
+  }
+}
+
+void KvCache::match_host(KeyChain& chain, std::span<const TokenId> tokens, int64_t max_blocks,
+                         std::span<const BlockId> hits, std::vector<BlockId>& host_hits) const {
+  host_hits.clear();
+  if (!host_.enabled()) return;
+  max_blocks = std::min({max_blocks, full_blocks(std::ssize(tokens)), chain.first_private_block()});
+  NodeId parent = hits.empty() ? kRootNode : index_.node(hits.back());
+  for (int64_t i = std::ssize(hits); i < max_blocks; ++i) {
+    const BlockId host = host_.find(chain.key(hasher_, i, tokens, parent));
+    if (host == kNullBlock) return;
+    host_hits.push_back(host);
+    parent = host_.index().node(host);
   }
 }
 
@@ -66,6 +82,24 @@ void KvCache::adopt(BlockTable& table, std::span<const BlockId> hits) {
   table.version_ = next_version();
 }
 
+void KvCache::append_loaded(BlockTable& table, std::span<const BlockId> host_hits, bool partly) {
+  for (const BlockId host : host_hits) host_.pin(host);  // before allocate, which might take one
+  for (const BlockId host : host_hits) {
+    const BlockId block = allocate();
+    host_.load(host, block);
+    if (!partly || host != host_hits.back()) {
+      const BlockId parent = table.size() == 0 ? kNullBlock : table.blocks_.back();
+      table.node_ = index_.insert(block, host_.index().key(host), parent, host_.index().node(host));
+      index_.settle(block);  // loads come before everything else: it may be copied, too
+      mark_pending(block);
+      pool_.set_hashed(block, true);
+      ++table.published_;
+    }
+    table.blocks_.push_back(block);
+  }
+  table.version_ = next_version();
+}
+
 void KvCache::grow(BlockTable& table, int64_t size) {
   if (table.version_ == 0) table.version_ = next_version();
   while (table.size() < size) table.blocks_.push_back(allocate());
@@ -88,6 +122,12 @@ void KvCache::share(const BlockTable& source, BlockTable& table, int64_t count) 
   table.version_ = next_version();
 }
 
+NodeId KvCache::insert(BlockId block, const BlockKey& key, BlockId parent) {
+  const NodeId node = index_.insert(block, key, parent, host_.node_of(key));
+  pool_.set_hashed(block, true);
+  return node;
+}
+
 void KvCache::publish(BlockTable& table, KeyChain& chain, std::span<const TokenId> tokens,
                       int64_t computed) {
   if (!options_.prefix_caching) return;
@@ -96,6 +136,7 @@ void KvCache::publish(BlockTable& table, KeyChain& chain, std::span<const TokenI
     BlockId& block = table.blocks_[static_cast<size_t>(i)];
     const BlockKey key = chain.key(hasher_, i, tokens, table.node_);
     const BlockId cached = index_.find(key);
+    if (cached != kNullBlock && index_.pending(cached)) return;  // that step may fail
     if (cached != kNullBlock) {
       pool_.ref(cached);
       pool_.unref(block);
@@ -103,8 +144,7 @@ void KvCache::publish(BlockTable& table, KeyChain& chain, std::span<const TokenI
       table.version_ = next_version();
       table.node_ = index_.node(cached);
     } else {
-      table.node_ = index_.insert(block, key, i == 0 ? kNullBlock : table[i - 1]);
-      pool_.set_hashed(block, true);
+      table.node_ = insert(block, key, i == 0 ? kNullBlock : table[i - 1]);
     }
     ++table.published_;
   }
@@ -117,8 +157,8 @@ void KvCache::publish_ahead(BlockTable& table, KeyChain& chain, std::span<const 
   for (int64_t i = table.published_; i < full; ++i) {
     const BlockKey key = chain.key(hasher_, i, tokens, table.node_);
     if (index_.find(key) != kNullBlock) return;
-    table.node_ = index_.insert(table[i], key, i == 0 ? kNullBlock : table[i - 1]);
-    pool_.set_hashed(table[i], true);
+    table.node_ = insert(table[i], key, i == 0 ? kNullBlock : table[i - 1]);
+    mark_pending(table[i]);
     ++table.published_;
   }
 }
@@ -147,8 +187,41 @@ void KvCache::truncate(BlockTable& table, int64_t size) {
   table.version_ = next_version();
 }
 
+void KvCache::mark_pending(BlockId block) {
+  index_.set_pending(block, true);
+  pending_.push_back(block);
+}
+
+void KvCache::launch(KvStep& kept) {
+  pending_.swap(kept.pending);
+  host_.launch(kept.transfers);
+}
+
+void KvCache::recall(KvStep& kept) {
+  pending_.swap(kept.pending);
+  host_.recall(kept.transfers);
+}
+
+void KvCache::commit_step() {
+  for (const BlockId block : pending_) index_.set_pending(block, false);
+  pending_.clear();
+  host_.commit();
+}
+
+void KvCache::rollback_step(bool ran) {
+  pending_.clear();
+  for (const HostCopy& load : host_.loads()) {
+    if (!index_.contains(load.block)) continue;  // a private one
+    check_eq(pool_.refs(load.block), 0, "kv cache: a block that was not loaded is held");
+    index_.erase(load.block);
+    pool_.set_hashed(load.block, false);
+  }
+  host_.rollback(ran);
+}
+
 void KvCache::clear() {
   if (!options_.prefix_caching) return;
+  host_.clear();
   for (BlockId b = 1; b < pool_.num_blocks(); ++b) {
     if (!index_.contains(b)) continue;
     check_eq(pool_.refs(b), 0, "kv cache: clear while a sequence uses a cached block");

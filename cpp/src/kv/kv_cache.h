@@ -12,6 +12,7 @@
 #include "kv/block_key.h"
 #include "kv/block_pool.h"
 #include "kv/block_table.h"
+#include "kv/host_tier.h"
 #include "kv/prefix_index.h"
 #include "mmcore/model_runner.h"
 
@@ -21,8 +22,15 @@ struct KvCacheOptions {
   int32_t num_blocks = 0;  // the null block included
   int32_t block_size = 0;  // a power of two
   bool prefix_caching = true;
+  int32_t num_host_blocks = 0;  // that keep what is taken from the pool; needs prefix_caching
   HashKey hash_key;
   int hash_bits = 64;
+};
+
+/// What a step does to the cache before it commits.
+struct KvStep {
+  std::vector<BlockId> pending;  // registered, but filled by the step only
+  HostTransfers transfers;
 };
 
 class KvCache {
@@ -34,6 +42,7 @@ class KvCache {
   int64_t blocks_for(int64_t tokens) const { return full_blocks(tokens + block_size() - 1); }
   const BlockPool& pool() const { return pool_; }
   const PrefixIndex& index() const { return index_; }
+  const HostTier& host() const { return host_; }
   const BlockHasher& hasher() const { return hasher_; }
   /// Cached blocks that were taken for new use.
   uint64_t evictions() const { return evictions_; }
@@ -42,6 +51,10 @@ class KvCache {
   /// no references. O(hits).
   void match(KeyChain& chain, std::span<const TokenId> tokens, int64_t max_blocks,
              std::vector<BlockId>& hits) const;
+  /// After match() has found `hits`: the host blocks that hold what follows them, so that both
+  /// together are at most `max_blocks`. O(hits).
+  void match_host(KeyChain& chain, std::span<const TokenId> tokens, int64_t max_blocks,
+                  std::span<const BlockId> hits, std::vector<BlockId>& host_hits) const;
   /// After match() has found `hits`: a cached block that begins like what follows them, and for how
   /// many tokens of text. Fewer than a quarter of a block are none: they are computed as quickly as
   /// a block is copied.
@@ -50,6 +63,9 @@ class KvCache {
 
   /// Starts an empty table with published blocks from match(), which it references.
   void adopt(BlockTable& table, std::span<const BlockId> hits);
+  /// Appends blocks that are loaded with host blocks from match_host(): published ones, but for
+  /// the last if it is `partly` used, which is private then.
+  void append_loaded(BlockTable& table, std::span<const BlockId> host_hits, bool partly);
   /// Appends fresh blocks until the table has `size`; the pool must have enough.
   void grow(BlockTable& table, int64_t size);
   /// Appends a fresh block that begins as a copy of `source`. The source is referenced until the
@@ -60,7 +76,8 @@ class KvCache {
   void finish_copy(const BlockCopy& copy) { pool_.unref(copy.src); }
 
   /// Registers the blocks that are full now that the first `computed` tokens are in the cache. A
-  /// block whose content is cached already is exchanged for the cached one and freed.
+  /// block whose content is cached already is exchanged for the cached one and freed; one whose
+  /// content a step that runs is to fill waits for the next call.
   void publish(BlockTable& table, KeyChain& chain, std::span<const TokenId> tokens,
                int64_t computed);
 
@@ -71,15 +88,25 @@ class KvCache {
   /// Takes back what publish_ahead() registered, down to `published` entries. Nobody else holds
   /// those blocks any more.
   void unpublish(BlockTable& table, int32_t published);
-  /// Whether the block was registered after the node `last`.
-  bool newer_than(BlockId block, NodeId last) const {
-    return options_.prefix_caching && index_.node(block) > last;
+  /// Whether the block was registered after the first `insertions` registrations, and not loaded.
+  bool newer_than(BlockId block, uint64_t insertions) const {
+    return options_.prefix_caching && index_.insertion(block) > insertions;
   }
 
   /// Drops entries from the end until `size` are left; deepest first, so that they are evicted
   /// before their parents.
   void truncate(BlockTable& table, int64_t size);
   void release(BlockTable& table) { truncate(table, 0); }
+
+  /// Takes out what the step being planned does, while it runs, and puts it back for one of the
+  /// two below.
+  void launch(KvStep& kept);
+  void recall(KvStep& kept);
+  /// The step has filled and transferred what it was to.
+  void commit_step();
+  /// The step has failed, or, unless it `ran`, was given up; no table holds a block any more that
+  /// it was to load.
+  void rollback_step(bool ran);
 
   /// Forgets every cached block; none of them may be referenced by a table.
   void clear();
@@ -92,19 +119,24 @@ class KvCache {
     std::span<const TokenId> tokens;
     int64_t computed = 0;
   };
-  /// One line for each violated invariant of pool, index, these tables and pending copies, which
-  /// must be all that exist. O(all state).
+  /// One line for each violated invariant of pool, index, these tables, and copies and transfers
+  /// of steps that run, which must be all that exist. O(all state).
   std::vector<std::string> violations(std::span<const TableView> tables,
-                                      std::span<const BlockCopy> copies = {}) const;
+                                      std::span<const BlockCopy> copies = {},
+                                      std::span<const HostCopy> transfers = {}) const;
 
  private:
   BlockId allocate();
+  NodeId insert(BlockId block, const BlockKey& key, BlockId parent);
+  void mark_pending(BlockId block);
   uint64_t next_version() { return ++last_version_; }
 
   KvCacheOptions options_;
   int block_shift_;  // log2 of the block size
   BlockPool pool_;
   PrefixIndex index_;
+  HostTier host_;
+  std::vector<BlockId> pending_;  // of the step being planned, or recalled
   BlockHasher hasher_;
   uint64_t evictions_ = 0;
   uint64_t last_version_ = 0;

@@ -32,13 +32,35 @@ void check_published(const KvCache& cache, const KvCache::TableView& view,
     out.push_back("kv.chain: " + at(view, view.table->published()) + " has the wrong parent node");
 }
 
+// A content that both tiers hold has one node, and a node one content.
+void check_tiers(const KvCache& cache, std::vector<std::string>& out) {
+  const PrefixIndex& host = cache.host().index();
+  std::unordered_map<NodeId, BlockId> by_node;
+  for (BlockId b = 1; b < cache.pool().num_blocks(); ++b)
+    if (cache.index().contains(b)) by_node.emplace(cache.index().node(b), b);
+  for (BlockId h = 1; h < cache.host().pool().num_blocks(); ++h) {
+    if (!host.contains(h)) continue;
+    const auto twin = by_node.find(host.node(h));
+    const BlockId same_node = twin == by_node.end() ? kNullBlock : twin->second;
+    if (cache.index().find(host.key(h)) != same_node)
+      out.push_back("kv.host_node: host block " + std::to_string(h - 1) +
+                    " and the device disagree about node " + std::to_string(host.node(h)));
+  }
+}
+
 }  // namespace
 
 std::vector<std::string> KvCache::violations(std::span<const TableView> tables,
-                                             std::span<const BlockCopy> copies) const {
+                                             std::span<const BlockCopy> copies,
+                                             std::span<const HostCopy> transfers) const {
   std::vector<std::string> out = pool_.violations();
   std::vector<std::string> more = index_.violations();
   out.insert(out.end(), more.begin(), more.end());
+  if (host_.enabled()) {
+    more = host_.violations(transfers);
+    out.insert(out.end(), more.begin(), more.end());
+    check_tiers(*this, out);
+  }
 
   std::vector<int32_t> read(static_cast<size_t>(pool_.num_blocks()));  // by pending copies
   for (const BlockCopy& copy : copies) ++read[static_cast<size_t>(copy.src)];

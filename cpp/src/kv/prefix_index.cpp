@@ -71,13 +71,15 @@ PrefixIndex::Partial PrefixIndex::find_partial(BlockId parent, std::span<const T
   return best;
 }
 
-NodeId PrefixIndex::insert(BlockId block, const BlockKey& key, BlockId parent) {
+NodeId PrefixIndex::insert(BlockId block, const BlockKey& key, BlockId parent, NodeId known) {
   check(!contains(block), "prefix index: insert of a registered block");
   check_eq(key.tokens.size(), static_cast<size_t>(block_size_), "prefix index: block not full");
   Record& record = records_[static_cast<size_t>(block)];
   record.hash = key.hash;
   record.parent = key.parent;
-  record.node = ++last_node_;
+  record.node = known == kRootNode ? ++last_node_ : known;
+  record.insertion = ++insertions_;
+  record.pending = false;
   record.extra.assign(key.extra.begin(), key.extra.end());
   record.parent_block = parent;
   link_child(block);
@@ -105,7 +107,7 @@ void PrefixIndex::erase(BlockId block) {
   --size_;
 }
 
-std::vector<std::string> PrefixIndex::violations() const {
+std::vector<std::string> PrefixIndex::violations(bool chained) const {
   std::vector<std::string> out;
   std::unordered_set<NodeId> nodes;
   int64_t registered = 0;
@@ -131,7 +133,7 @@ std::vector<std::string> PrefixIndex::violations() const {
   if (registered != size_)
     out.push_back("kv.index: " + std::to_string(registered) + " blocks registered, " +
                   std::to_string(size_) + " counted");
-  for (BlockId b = 0; b < static_cast<BlockId>(records_.size()); ++b) {
+  for (BlockId b = 0; chained && b < static_cast<BlockId>(records_.size()); ++b) {
     const NodeId parent = records_[static_cast<size_t>(b)].parent;
     if (contains(b) && parent != kRootNode && !nodes.contains(parent))
       out.push_back("kv.chain: the parent of block " + std::to_string(b) + " is not cached");

@@ -16,6 +16,9 @@ bool is_block_size(int32_t size) { return size >= 1 && size <= 128 && (size & (s
 
 Status check_minima(const EngineConfig& c) {
   MMCORE_RETURN_IF_ERROR(at_least("num_blocks", c.num_blocks, 2));
+  MMCORE_RETURN_IF_ERROR(at_least("num_host_blocks", c.num_host_blocks, 0));
+  if (c.num_host_blocks == std::numeric_limits<int32_t>::max())
+    return Status::invalid_argument("num_host_blocks must be at most 2147483646.");
   MMCORE_RETURN_IF_ERROR(at_least("max_model_len", c.max_model_len, 2));
   MMCORE_RETURN_IF_ERROR(at_least("max_num_seqs", c.max_num_seqs, 1));
   MMCORE_RETURN_IF_ERROR(at_least("max_num_batched_tokens", c.max_num_batched_tokens, 1));
@@ -44,6 +47,10 @@ Result<EngineConfig> resolve_config(EngineConfig c) {
     return Status::invalid_argument("block_size must be 1, 2, 4, 8, 16, 32, 64 or 128, got " +
                                     std::to_string(c.block_size) + ".");
   if (Status s = check_minima(c); !s.ok()) return s;
+  if (c.num_host_blocks > 0 && !c.enable_prefix_caching)
+    return Status::invalid_argument("num_host_blocks is " + std::to_string(c.num_host_blocks) +
+                                    ", but without enable_prefix_caching nothing is kept. Enable "
+                                    "it, or set num_host_blocks to 0.");
   if (c.hash_bits < 1 || c.hash_bits > 64)
     return Status::invalid_argument("hash_bits must be in [1, 64], got " +
                                     std::to_string(c.hash_bits) + ".");

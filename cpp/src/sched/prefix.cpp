@@ -54,10 +54,9 @@ Scheduler::Prefix Scheduler::find_prefix(Sequence* sequence) {
 
 // Tokens of the last match's first `hit` that lie in blocks which the step fills.
 int64_t Scheduler::shared_tokens(int64_t hit) const {
-  int64_t whole = hit / config_.block_size;
-  const int64_t last = whole;
-  while (whole > 0 && resources_.hit_is_ahead(whole - 1)) --whole;
-  return (last - whole) * config_.block_size;
+  int64_t shared = 0;  // the last ones on the device; what is loaded comes behind them
+  for (int64_t i = hit / config_.block_size; i-- > 0;) shared += resources_.hit_is_ahead(i);
+  return shared * config_.block_size;
 }
 
 void Scheduler::publish_ahead(const ScheduledEntry& entry) {

@@ -69,34 +69,46 @@ void Resources::unpin(Sequence& sequence, int32_t item) {
 }
 
 int64_t Resources::match(Sequence& sequence, int64_t max_tokens) {
-  kv_.match(sequence.chain, sequence.tokens, kv_.blocks_for(max_tokens), hits_);
-  const int64_t whole = static_cast<int64_t>(hits_.size()) * kv_.block_size();
-  if (whole >= max_tokens) return whole;
+  const int64_t max_blocks = kv_.blocks_for(max_tokens);
+  kv_.match(sequence.chain, sequence.tokens, max_blocks, hits_);
+  kv_.match_host(sequence.chain, sequence.tokens, max_blocks, hits_, host_hits_);
+  const int64_t whole = (std::ssize(hits_) + std::ssize(host_hits_)) * kv_.block_size();
+  if (whole >= max_tokens || !host_hits_.empty()) return whole;
   const auto partial = kv_.match_partial(sequence.chain, sequence.tokens, hits_);
   if (partial.tokens > 0) hits_.push_back(partial.block);
   return whole + partial.tokens;
 }
 
 int64_t Resources::adoption_cost(int64_t tokens) const {
-  const auto touched = static_cast<size_t>(kv_.blocks_for(tokens));
-  int64_t cost = tokens % kv_.block_size() != 0;  // the copy of the last block
-  for (const BlockId block : std::span(hits_).first(touched)) cost += kv_.pool().refs(block) == 0;
+  const int64_t touched = kv_.blocks_for(tokens);
+  const int64_t on_device = std::min(touched, std::ssize(hits_));
+  int64_t cost = touched - on_device;                         // are loaded into fresh blocks
+  if (cost == 0 && tokens % kv_.block_size() != 0) cost = 1;  // the copy of the last block
+  for (const BlockId block : std::span(hits_).first(static_cast<size_t>(on_device)))
+    cost += kv_.pool().refs(block) == 0;
   return cost;
 }
 
 int64_t Resources::match_sibling(const Sequence& sibling, int64_t tokens) {
   const std::span<const BlockId> blocks = sibling.table.blocks();
   hits_.assign(blocks.begin(), blocks.begin() + kv_.blocks_for(tokens));
+  host_hits_.clear();
   return tokens;
 }
 
 void Resources::adopt(Sequence& sequence, int64_t tokens, const Sequence* sibling) {
-  const auto whole = static_cast<size_t>(tokens / kv_.block_size());
+  const bool partly = tokens % kv_.block_size() != 0;
+  const auto on_device = static_cast<int64_t>(hits_.size());
+  const int64_t loaded = std::max<int64_t>(0, kv_.blocks_for(tokens) - on_device);
+  const auto whole = static_cast<size_t>(std::min(tokens / kv_.block_size(), on_device));
   if (sibling != nullptr)
     kv_.share(sibling->table, sequence.table, static_cast<int64_t>(whole));
   else
     kv_.adopt(sequence.table, std::span(hits_).first(whole));
-  if (tokens % kv_.block_size() != 0)
+  if (loaded > 0)
+    kv_.append_loaded(sequence.table, std::span(host_hits_).first(static_cast<size_t>(loaded)),
+                      partly);
+  else if (partly)
     copies_.push_back(kv_.append_copy(sequence.table, hits_[whole]));
 }
 
@@ -119,6 +131,7 @@ void Resources::launch(Reservations& kept) {
     encoder_.mark_launched(sequence->slots[static_cast<size_t>(item)]);
   pins_.swap(kept.pins);
   copies_.swap(kept.copies);
+  kv_.launch(kept.kv);
   kept.evictions = encoder_.evicted().size() - launched_evictions_;
   launched_evictions_ += kept.evictions;
 }
@@ -126,6 +139,7 @@ void Resources::launch(Reservations& kept) {
 void Resources::recall(Reservations& kept) {
   pins_.swap(kept.pins);
   copies_.swap(kept.copies);
+  kv_.recall(kept.kv);
   recalled_evictions_ = kept.evictions;
 }
 
@@ -138,6 +152,7 @@ Resources::Encoded Resources::commit_step() {
   }
   pins_.clear();
   finish_copies();
+  kv_.commit_step();
   if (recalled_evictions_) {
     encoder_.evictions_done(*recalled_evictions_);
     launched_evictions_ -= *recalled_evictions_;

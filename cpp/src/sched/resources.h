@@ -4,7 +4,9 @@
 // took away in the same step is not restored by rollback: the runner may have overwritten it.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <iterator>
 #include <optional>
 #include <span>
 #include <utility>
@@ -53,7 +55,12 @@ class Resources {
   /// Whether block i of the last match is one that the step being selected fills. Such a block can
   /// be adopted whole only: copies run before it is filled.
   bool hit_is_ahead(int64_t i) const {
-    return kv_.newer_than(hits_[static_cast<size_t>(i)], last_node_);
+    return i < std::ssize(hits_) && kv_.newer_than(hits_[static_cast<size_t>(i)], insertions_);
+  }
+  /// How many of the first `tokens` matched tokens come from the host tier.
+  int64_t loaded_tokens(int64_t tokens) const {
+    const int64_t on_device = std::ssize(hits_) * kv_.block_size();
+    return host_hits_.empty() ? 0 : std::max<int64_t>(0, tokens - on_device);
   }
   /// Free blocks that adopting the first `tokens` matched tokens takes.
   int64_t adoption_cost(int64_t tokens) const;
@@ -65,7 +72,7 @@ class Resources {
   void adopt(Sequence& sequence, int64_t tokens, const Sequence* sibling = nullptr);
 
   /// Begins a step: blocks that publish_ahead() registers from here on are its own.
-  void begin_step() { last_node_ = kv_.index().last_node(); }
+  void begin_step() { insertions_ = kv_.index().insertions(); }
   /// Lets later sequences of the step adopt the blocks that fill up by `computed`.
   void publish_ahead(Sequence& sequence, int64_t computed) {
     kv_.publish_ahead(sequence.table, sequence.chain, sequence.tokens, computed);
@@ -78,6 +85,7 @@ class Resources {
   struct Reservations {
     std::vector<std::pair<Sequence*, int32_t>> pins;
     std::vector<BlockCopy> copies;
+    KvStep kv;
     size_t evictions = 0;
   };
   /// Takes the step's reservations out; what it encodes counts as there for the steps behind it.
@@ -97,6 +105,9 @@ class Resources {
   void commit(Sequence& sequence, int64_t computed);
   /// Takes the step's pins and copies back; then each table is truncated by the caller.
   void rollback_step();
+  /// Then, when all that the step adopted is released: what it loaded or saved is nowhere, unless
+  /// it never `ran`, and its saves are still to be made.
+  void rollback_blocks(bool ran) { kv_.rollback_step(ran); }
   void truncate(Sequence& sequence, int64_t blocks) { kv_.truncate(sequence.table, blocks); }
 
   /// Frees all that the sequence holds; it has pinned nothing in a step that is still open.
@@ -120,7 +131,8 @@ class Resources {
   KvCache kv_;
   EncoderCache encoder_;
   std::vector<BlockId> hits_;
-  NodeId last_node_ = kRootNode;  // of the prefix index when the step began
+  std::vector<BlockId> host_hits_;  // of the same match, behind them
+  uint64_t insertions_ = 0;         // of the prefix index when the step began
   // The step's reservations.
   std::vector<std::pair<Sequence*, int32_t>> pins_;
   std::vector<BlockCopy> copies_;

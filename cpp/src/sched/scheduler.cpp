@@ -16,6 +16,7 @@ KvCacheOptions kv_options(const EngineConfig& config) {
       .num_blocks = config.num_blocks,
       .block_size = config.block_size,
       .prefix_caching = config.enable_prefix_caching,
+      .num_host_blocks = config.num_host_blocks,
       .hash_key = config.hash_key == 0 ? HashKey::random() : HashKey::from_seed(config.hash_key),
       .hash_bits = config.hash_bits};
 }
@@ -300,7 +301,9 @@ bool Scheduler::admit(Sequence* sequence) {
     counters_.prefix_tokens_queried += sequence->size();
     counters_.prefix_tokens_hit += hit;
     counters_.prefix_tokens_shared += shared;
-    counters_.prefix_tokens_copied += hit % config_.block_size;
+    const int64_t loaded = resources_.loaded_tokens(hit);
+    counters_.prefix_tokens_loaded += loaded;
+    counters_.prefix_tokens_copied += loaded > 0 ? 0 : hit % config_.block_size;
   }
   for (int32_t i = 0; i < sequence->spans().size(); ++i)
     counters_.items_skipped += sequence->spans().end_of(i) <= hit;
@@ -410,6 +413,7 @@ void Scheduler::rollback() {
     resources_.release(*sequence);
     waiting_.insert(sequence);
   }
+  resources_.rollback_blocks(/*ran=*/recalled_ || !step_.given_up);
   entries_.clear();
   counters_ = {};
   recalled_ = false;

@@ -52,6 +52,7 @@ struct SelectionCounters {
   int64_t prefix_tokens_hit = 0;
   int64_t prefix_tokens_shared = 0;  // of those, in blocks that the step fills
   int64_t prefix_tokens_copied = 0;  // of those hit, in the copied beginning of a block
+  int64_t prefix_tokens_loaded = 0;  // of those hit, from the host tier
   int64_t tokens_forked = 0;         // from other sequences of the same request
   int64_t items_encoded = 0;
   int64_t items_skipped = 0;  // the KV or the encoder output was there

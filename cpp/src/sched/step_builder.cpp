@@ -33,6 +33,8 @@ void StepBuilder::build(uint64_t step, std::vector<ScheduledEntry>& entries,
   plan.prompt_logprob_counts.clear();
   plan.encode.clear();
   plan.embeddings.clear();
+  plan.host_saves = resources.kv().host().saves();
+  plan.host_loads = resources.kv().host().loads();
   plan.block_copies = resources.copies();
   const std::span<const EncoderSlot> evictions = resources.evictions();
   plan.evict.assign(evictions.begin(), evictions.end());

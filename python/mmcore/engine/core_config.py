@@ -19,6 +19,8 @@ class CoreConfig:
     ----------
     num_blocks
         Blocks of the pool, the null block included.
+    num_host_blocks
+        Blocks of host memory that keep what is evicted from the pool; 0 for none.
     hash_key
         Key of the prefix hash; 0 draws one at random.
     split_media_items
@@ -33,6 +35,7 @@ class CoreConfig:
     block_size: int = 16
     num_blocks: int = 0
     enable_prefix_caching: bool = True
+    num_host_blocks: int = 0
     hash_key: int = 0
     hash_bits: int = 64
     max_model_len: int = 0

@@ -8,6 +8,8 @@
 namespace mmcore::testing {
 namespace {
 
+constexpr uint64_t kGarbage = 0xbad;
+
 uint64_t mix(uint64_t a, uint64_t b) {
   uint64_t x = (a ^ (b + 0x9e3779b97f4a7c15u + (a << 6) + (a >> 2))) * 0xff51afd7ed558ccdu;
   x ^= x >> 33;
@@ -122,7 +124,9 @@ std::vector<float> reference_prompt_logprobs(const Request& request, RequestId i
 
 ShadowRunner::ShadowRunner(const EngineConfig& config)
     : config_(config),
-      kv_(static_cast<size_t>(config.num_blocks) * static_cast<size_t>(config.block_size)) {}
+      kv_(static_cast<size_t>(config.num_blocks) * static_cast<size_t>(config.block_size)),
+      host_(static_cast<size_t>(config.num_host_blocks) * static_cast<size_t>(config.block_size),
+            kGarbage) {}
 
 int64_t ShadowRunner::encoder_rows_held() const {
   int64_t rows = 0;
@@ -175,6 +179,38 @@ void ShadowRunner::check_plan(const StepPlan& plan) {
   if (plan.query_start[n] != row || plan.max_query_len != longest_query ||
       plan.max_seq_len != longest)
     complain("sums of the step");
+}
+
+void ShadowRunner::check_transfers(const StepPlan& plan) {
+  std::set<int32_t> filled;
+  std::set<BlockId> loaded;
+  for (const auto* transfers : {&plan.host_saves, &plan.host_loads})
+    for (const HostCopy& copy : *transfers)
+      if (copy.block <= 0 || copy.block >= config_.num_blocks || copy.host_block < 0 ||
+          copy.host_block >= config_.num_host_blocks)
+        return complain("a transfer of a block that does not exist");
+  for (const HostCopy& save : plan.host_saves)
+    if (!filled.insert(save.host_block).second) complain("a host block is filled twice");
+  for (const HostCopy& load : plan.host_loads)
+    if (!loaded.insert(load.block).second) complain("a block is loaded twice");
+  for (const BlockCopy& copy : plan.block_copies)
+    if (loaded.contains(copy.dst)) complain("a block is loaded and copied to");
+}
+
+void ShadowRunner::run_transfers(const StepPlan& plan) {
+  const auto size = static_cast<ptrdiff_t>(config_.block_size);
+  for (const HostCopy& save : plan.host_saves) {
+    const auto from = kv_.begin() + save.block * size;
+    if (std::find(from, from + size, kGarbage) != from + size)
+      complain("a block is saved that was never filled");
+    std::copy(from, from + size, host_.begin() + save.host_block * size);
+  }
+  for (const HostCopy& load : plan.host_loads) {
+    const auto from = host_.begin() + load.host_block * size;
+    if (std::find(from, from + size, kGarbage) != from + size)
+      complain("a host block is loaded that was never saved");
+    std::copy(from, from + size, kv_.begin() + load.block * size);
+  }
 }
 
 void ShadowRunner::run_encoder(const StepPlan& plan) {
@@ -238,10 +274,13 @@ void ShadowRunner::run_sequence(const StepPlan& plan, size_t index,
 }
 
 void ShadowRunner::scribble(const StepPlan& plan) {
-  for (const BlockCopy& copy : plan.block_copies)
-    for (int32_t i = 0; i < config_.block_size; ++i)
-      kv_[static_cast<size_t>(copy.dst * config_.block_size + i)] = 0xbad;
-  for (const int64_t slot : plan.slot_mapping) kv_[static_cast<size_t>(slot)] = 0xbad;
+  const auto garbage = [&](std::vector<uint64_t>& memory, int32_t block) {
+    std::fill_n(memory.begin() + int64_t{block} * config_.block_size, config_.block_size, kGarbage);
+  };
+  for (const HostCopy& save : plan.host_saves) garbage(host_, save.host_block);
+  for (const HostCopy& load : plan.host_loads) garbage(kv_, load.block);
+  for (const BlockCopy& copy : plan.block_copies) garbage(kv_, copy.dst);
+  for (const int64_t slot : plan.slot_mapping) kv_[static_cast<size_t>(slot)] = kGarbage;
 }
 
 Status ShadowRunner::execute(const StepPlan& plan, StepResult& result) {
@@ -333,6 +372,7 @@ void ShadowRunner::check_unchanged(const Begun& step) {
 Status ShadowRunner::run(const StepPlan& plan, StepResult& result) {
   ++steps;
   check_plan(plan);
+  check_transfers(plan);
   std::string fault;
   if (fail_next) fault = "a passing fault";
   fail_next = false;
@@ -350,6 +390,7 @@ Status ShadowRunner::run(const StepPlan& plan, StepResult& result) {
     return Status::internal(fault);
   }
 
+  run_transfers(plan);
   for (const BlockCopy& copy : plan.block_copies)
     for (int32_t i = 0; i < config_.block_size; ++i)
       kv_[static_cast<size_t>(copy.dst * config_.block_size + i)] =

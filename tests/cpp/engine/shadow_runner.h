@@ -42,6 +42,7 @@ class ShadowRunner : public ModelRunner {
   Status begin(StepPlan& plan) override;
   Status end(StepResult& result) override;
   void release(RequestId request) override;
+  int32_t num_host_blocks() const override { return config_.num_host_blocks; }
 
   // Faults. A step that fails has first written garbage to what it was to write.
   std::set<RequestId> refused_media;  // encoding an item of these is refused by name
@@ -75,6 +76,8 @@ class ShadowRunner : public ModelRunner {
   void check_sources(const StepPlan& plan);
   void check_unchanged(const Begun& step);
   void check_plan(const StepPlan& plan);
+  void check_transfers(const StepPlan& plan);
+  void run_transfers(const StepPlan& plan);
   void run_encoder(const StepPlan& plan);
   void run_sequence(const StepPlan& plan, size_t index, const std::vector<uint64_t>& inputs,
                     StepResult& result);
@@ -83,6 +86,7 @@ class ShadowRunner : public ModelRunner {
 
   EngineConfig config_;
   std::vector<uint64_t> kv_;
+  std::vector<uint64_t> host_;
   std::map<EncoderSlot, std::vector<uint64_t>> encoder_outputs_;
   std::map<RequestId, Request> requests_;
   std::set<EncoderSlot> used_slots_;

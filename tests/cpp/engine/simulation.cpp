@@ -43,10 +43,11 @@ std::string Simulation::describe() const {
        << config_.block_size << ", len " << config_.max_model_len << ", tokens "
        << config_.max_num_batched_tokens << ", seqs " << config_.max_num_seqs << ", chunked "
        << config_.enable_chunked_prefill << ", split " << config_.split_media_items << ", cache "
-       << config_.enable_prefix_caching << ", hash " << config_.hash_bits << ", encoder "
-       << config_.encoder_budget << "/" << config_.encoder_cache_rows << ", policy "
-       << static_cast<int>(config_.policy) << ", preemptions " << config_.max_preemptions
-       << ", async " << config_.async_schedule << ") step " << steps_;
+       << config_.enable_prefix_caching << ", host " << config_.num_host_blocks << ", hash "
+       << config_.hash_bits << ", encoder " << config_.encoder_budget << "/"
+       << config_.encoder_cache_rows << ", policy " << static_cast<int>(config_.policy)
+       << ", preemptions " << config_.max_preemptions << ", async " << config_.async_schedule
+       << ") step " << steps_;
   return text.str();
 }
 
@@ -83,6 +84,7 @@ EngineConfig Simulation::draw_config() {
   c.vocab_size = static_cast<int32_t>(draw(2, 40));
   c.logits_size = c.vocab_size;
   if (chance(50)) c.eos_token_ids = {static_cast<TokenId>(draw(0, c.vocab_size - 1))};
+  if (c.enable_prefix_caching && chance(60)) c.num_host_blocks = one_of({1, 3, 20, 200});
   return c;
 }
 
@@ -300,7 +302,8 @@ void Simulation::check_end() {
   if (!runner_->requests().empty()) problem("requests were not released");
   if (!engine_->reset_caches().ok()) problem("reset_caches at the end");
   m = engine_->metrics();
-  if (m.blocks_cached != 0 || m.encoder_entries != 0 || m.encoder_rows != 0)
+  if (m.blocks_cached != 0 || m.host_blocks_used != 0 || m.encoder_entries != 0 ||
+      m.encoder_rows != 0)
     problem("reset_caches left something");
   for (const std::string& violation : engine_->check_invariants()) problem(violation);
 }

@@ -33,6 +33,10 @@ TEST_P(SimulationTest, output_in_a_crowd_is_output_alone) {
     total.items_skipped += m.items_skipped;
     total.block_copies += m.block_copies;
     total.blocks_evicted += m.blocks_evicted;
+    total.blocks_offloaded += m.blocks_offloaded;
+    total.blocks_loaded += m.blocks_loaded;
+    total.host_blocks_evicted += m.host_blocks_evicted;
+    total.prefix_tokens_loaded += m.prefix_tokens_loaded;
     total.requests_failed += m.requests_failed;
     total.requests_timed_out += m.requests_timed_out;
     total.steps += m.steps;
@@ -51,6 +55,10 @@ TEST_P(SimulationTest, output_in_a_crowd_is_output_alone) {
   EXPECT_GT(total.items_skipped, 100u);
   EXPECT_GT(total.block_copies, 20u);
   EXPECT_GT(total.blocks_evicted, 1000u);
+  EXPECT_GT(total.blocks_offloaded, 1000u);
+  EXPECT_GT(total.blocks_loaded, 30u);
+  EXPECT_GT(total.host_blocks_evicted, 300u);
+  EXPECT_GT(total.prefix_tokens_loaded, 100u);
   EXPECT_GT(total.requests_timed_out, 100u);
   EXPECT_GT(total.steps_ahead, 2000u);
   EXPECT_GT(total.rows_surplus, 500u);

@@ -184,7 +184,7 @@ TEST(KvCache, what_was_published_ahead_is_found_and_can_be_taken_back) {
   KvCache cache = make_cache(10);
   Owner owner(12);
   owner.compute(cache, 5);
-  const NodeId last = cache.index().last_node();
+  const uint64_t last = cache.index().insertions();
   const NodeId node = owner.table.node();
   cache.grow(owner.table, 3);
   cache.publish_ahead(owner.table, owner.chain, owner.tokens, 11);

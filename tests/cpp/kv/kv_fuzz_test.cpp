@@ -158,7 +158,7 @@ class Fuzz {
 
   // Registers what a step would fill; true if the step then failed.
   bool ahead(User& user, int64_t target) {
-    const NodeId last = cache_.index().last_node();
+    const uint64_t last = cache_.index().insertions();
     const int32_t published = user.table.published();
     cache_.publish_ahead(user.table, user.chain, user.tokens, target);
     for (int64_t i = 0; i < user.table.size(); ++i)

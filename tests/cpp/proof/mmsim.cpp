@@ -161,15 +161,19 @@ int simulate(const Options& o) {
     sum.preemptions += m.preemptions;
     sum.prefix_tokens_hit += m.prefix_tokens_hit;
     sum.blocks_evicted += m.blocks_evicted;
+    sum.blocks_offloaded += m.blocks_offloaded;
+    sum.blocks_loaded += m.blocks_loaded;
     sum.requests_failed += m.requests_failed;
   }
   const auto n = [](uint64_t value) { return static_cast<unsigned long long>(value); };
   std::printf(
       "simulation: %llu seeds x %d requests, %.1f s; steps %llu, failed steps %llu, preemptions "
-      "%llu, prefix tokens hit %llu, evictions %llu, requests failed by faults %llu, violations "
-      "0\n",
+      "%llu, prefix tokens hit %llu, evictions %llu, blocks offloaded %llu and loaded %llu, "
+      "requests "
+      "failed by faults %llu, violations 0\n",
       n(seeds), o.requests, clock.seconds(), n(sum.steps), n(sum.steps_failed), n(sum.preemptions),
-      n(sum.prefix_tokens_hit), n(sum.blocks_evicted), n(sum.requests_failed));
+      n(sum.prefix_tokens_hit), n(sum.blocks_evicted), n(sum.blocks_offloaded),
+      n(sum.blocks_loaded), n(sum.requests_failed));
   return 0;
 }
 

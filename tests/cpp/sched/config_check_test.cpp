@@ -51,6 +51,7 @@ TEST(ConfigCheck, names_the_option_that_is_wrong) {
   };
   const std::vector<Case> cases = {
       {[](auto& c) { c.num_blocks = 1; }, "num_blocks must be at least 2, got 1"},
+      {[](auto& c) { c.num_host_blocks = -1; }, "num_host_blocks must be at least 0, got -1"},
       {[](auto& c) { c.max_model_len = 1; }, "max_model_len must be at least 2"},
       {[](auto& c) { c.max_num_seqs = 0; }, "max_num_seqs"},
       {[](auto& c) { c.max_num_batched_tokens = 0; }, "max_num_batched_tokens"},

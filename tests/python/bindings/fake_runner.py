@@ -33,6 +33,8 @@ class FakeRunner:
                 "encode": plan.encode.tolist(),
                 "embeddings": plan.embeddings.tolist(),
                 "evict": plan.evict.tolist(),
+                "host_saves": plan.host_saves.tolist(),
+                "host_loads": plan.host_loads.tolist(),
                 "block_copies": plan.block_copies.tolist(),
             }
         )
