@@ -99,9 +99,7 @@ def main() -> int:
     count = len(libraries)
     print(f"abi: {len(found)} difference(s)" if found else f"abi: {count} libraries as listed")
     if found:
-        print(
-            "If they are meant: scripts/check_abi.py --update LIBRARY..., and a line in CHANGELOG.md."
-        )
+        print("If they are meant: check_abi.py --update LIBRARY..., and a line in CHANGELOG.md.")
     return 1 if found else 0
 
 

@@ -351,7 +351,7 @@ typedef struct mmcore_runner_functions {
 
 MMCORE_API mmcore_status mmcore_runner_create(const mmcore_runner_functions* functions,
                                               void* context, mmcore_runner* runner);
-/* Engines that use it go on. */
+/* An engine that uses it goes on. */
 MMCORE_API mmcore_status mmcore_runner_destroy(mmcore_runner runner);
 /* Requests that carry it go on. */
 MMCORE_API mmcore_status mmcore_payload_destroy(mmcore_payload payload);
@@ -406,7 +406,8 @@ typedef void (*mmcore_output_callback)(void* user_data, const mmcore_output* out
 /* ---- Engines ------------------------------------------------------------------------------------
  */
 
-/* Makes an engine and starts its thread. */
+/* Makes an engine and starts its thread. A runner serves one engine at a time; another one is
+ * refused with MMCORE_INVALID_ARGUMENT. */
 MMCORE_API mmcore_status mmcore_engine_create(const mmcore_config* config, mmcore_runner runner,
                                               mmcore_engine* engine);
 /* Ends all requests as aborted, ends the thread, frees everything. Requests stay readable. Inside a

@@ -33,10 +33,12 @@ mmcore_status mmcore_engine_create(const mmcore_config* config, mmcore_runner ru
     EngineLoopOptions options;
     if (const Status status = to_config(config, converted, options); !status.ok())
       return report(status);
-    std::shared_ptr<ModelRunner> found = runner_of(runner);
-    if (found == nullptr) return no_handle("a runner");
+    const std::shared_ptr<SharedRunner> shared = Runners::instance().find(runner);
+    if (shared == nullptr) return no_handle("a runner");
+    Result<std::shared_ptr<ModelRunner>> lent = lend(shared);
+    if (!lent.ok()) return report(lent.status());
     note_threads();
-    auto loop = EngineLoop::create(converted, std::move(found), options);
+    auto loop = EngineLoop::create(converted, std::move(lent).value(), options);
     if (!loop.ok()) return report(loop.status());
     *engine = Engines::instance().add(std::move(loop).value());
     return MMCORE_OK;

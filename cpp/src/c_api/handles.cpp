@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include <atomic>
+#include <utility>
 
 namespace mmcore::c_api {
 namespace {
@@ -24,12 +25,23 @@ void note_threads() {
 Status make_runner(std::shared_ptr<ModelRunner> runner, mmcore_runner* handle) {
   if (runner == nullptr) return null_argument("runner");
   if (handle == nullptr) return null_argument("handle");
-  *handle = Runners::instance().add(std::move(runner));
+  auto shared = std::make_shared<SharedRunner>();
+  shared->runner = std::move(runner);
+  *handle = Runners::instance().add(std::move(shared));
   return {};
 }
 
 std::shared_ptr<ModelRunner> runner_of(mmcore_runner handle) {
-  return Runners::instance().find(handle);
+  const std::shared_ptr<SharedRunner> shared = Runners::instance().find(handle);
+  return shared == nullptr ? nullptr : shared->runner;
+}
+
+Result<std::shared_ptr<ModelRunner>> lend(const std::shared_ptr<SharedRunner>& shared) {
+  if (shared->in_use.exchange(true))
+    return Status::invalid_argument(
+        "Another engine has this runner; destroy that engine first, or make a second runner.");
+  return std::shared_ptr<ModelRunner>(shared->runner.get(),
+                                      [shared](ModelRunner*) { shared->in_use = false; });
 }
 
 Status make_payload(std::shared_ptr<const MediaPayload> payload, mmcore_payload* handle) {

@@ -1,6 +1,8 @@
 // The tables of handles, and what every function of the border does first.
 #pragma once
 
+#include <atomic>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -11,8 +13,14 @@
 
 namespace mmcore::c_api {
 
+/// A runner, and whether an engine has it: two would mix their requests' ids and KV blocks.
+struct SharedRunner {
+  std::shared_ptr<ModelRunner> runner;
+  std::atomic<bool> in_use = false;
+};
+
 using Engines = HandleTable<EngineLoop, HandleKind::kEngine>;
-using Runners = HandleTable<ModelRunner, HandleKind::kRunner>;
+using Runners = HandleTable<SharedRunner, HandleKind::kRunner>;
 using Requests = HandleTable<ReadableRequest, HandleKind::kRequest>;
 using Payloads = HandleTable<const MediaPayload, HandleKind::kPayload>;
 
@@ -21,6 +29,10 @@ using Payloads = HandleTable<const MediaPayload, HandleKind::kPayload>;
 bool is_forked_child();
 /// To be called before the first engine is made.
 void note_threads();
+
+/// The runner for one engine, given back with the last pointer to it; kInvalidArgument while
+/// another engine has it.
+Result<std::shared_ptr<ModelRunner>> lend(const std::shared_ptr<SharedRunner>& shared);
 
 inline mmcore_status no_handle(const char* kind) {
   const std::string message =

@@ -242,17 +242,43 @@ TEST_F(CApiTest, SixtyFourThreadsAtOnce) {
   };
   std::vector<std::thread> threads;
   for (uint32_t t = 0; t < 63; ++t) threads.emplace_back(client, t);
+  CountingHost others[5];
   threads.emplace_back([&] {
-    for (int i = 0; i < 5; ++i) {
+    for (CountingHost& other : others) {
+      const mmcore_runner_functions functions = other.functions();
+      mmcore_runner next_runner = 0;
       mmcore_engine next = 0;
-      wrong += mmcore_engine_create(&config, runner, &next) != MMCORE_OK;
+      wrong += mmcore_runner_create(&functions, &other, &next_runner) != MMCORE_OK;
+      wrong += mmcore_engine_create(&config, next_runner, &next) != MMCORE_OK;
+      wrong += mmcore_runner_destroy(next_runner) != MMCORE_OK;
       wrong += mmcore_engine_destroy(shared.exchange(next)) != MMCORE_OK;
     }
   });
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(wrong, 0);
   EXPECT_GT(served, 0);
-  engine = shared;
+  EXPECT_EQ(mmcore_engine_destroy(shared), MMCORE_OK);
+  for (const CountingHost& other : others) {
+    EXPECT_EQ(other.held, 0);
+    EXPECT_EQ(other.destroyed, 1);
+  }
+  engine = 0;
+}
+
+TEST_F(CApiTest, RunnerServesOneEngineAtATime) {
+  open();
+  const mmcore_config config = small_c_config();
+  mmcore_engine second = 0;
+  EXPECT_EQ(mmcore_engine_create(&config, runner, &second), MMCORE_INVALID_ARGUMENT);
+  EXPECT_NE(std::string(mmcore_last_error()).find("Another engine"), std::string::npos);
+  EXPECT_EQ(mmcore_engine_destroy(engine), MMCORE_OK);
+  mmcore_config bad = config;
+  bad.num_blocks = 0;
+  EXPECT_EQ(mmcore_engine_create(&bad, runner, &engine), MMCORE_INVALID_ARGUMENT);
+  ASSERT_EQ(mmcore_engine_create(&config, runner, &engine), MMCORE_OK) << mmcore_last_error();
+  const mmcore_request request = submit(CRequest(5, 10));
+  EXPECT_EQ(read_all(request).tokens, counted_after(14, 8));
+  mmcore_request_destroy(request);
 }
 
 #if !defined(__SANITIZE_THREAD__)  // which cannot follow a process with threads through fork()
