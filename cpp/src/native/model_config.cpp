@@ -76,7 +76,7 @@ Result<ModelConfig> read_model_config(const std::string& folder) {
     model.text.tied_head = model.text.tied_head || whole.flag("tie_word_embeddings", false);
     MMCORE_RETURN_IF_ERROR(vision.status());
   }
-  for (ConfigReader* reader : {&text, &whole}) {
+  for (ConfigReader* reader : {&whole, &text}) {
     if (model.dtype.empty()) model.dtype = reader->text("torch_dtype", reader->text("dtype", ""));
     MMCORE_RETURN_IF_ERROR(reader->status());
   }
