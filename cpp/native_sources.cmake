@@ -8,6 +8,7 @@ set(MMCORE_NATIVE_SOURCES
   src/native/json.cpp
   src/native/mapped_file.cpp
   src/native/model_config.cpp
+  src/native/native_c.cpp
   src/native/pre_tokenizer.cpp
   src/native/preprocessor.cpp
   src/native/resize.cpp
