@@ -365,6 +365,16 @@ _GPU_BACKENDS = [
 ]
 
 
-@lru_cache(maxsize=32)
+_captured_starts: dict[tuple[int, int, torch.device], Tensor] = {}
+
+
 def _equal_starts(items: int, rows: int, device: torch.device) -> Tensor:
+    starts = _new_starts(items, rows, device)
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        _captured_starts.setdefault((items, rows, device), starts)  # graphs go on reading them
+    return starts
+
+
+@lru_cache(maxsize=32)
+def _new_starts(items: int, rows: int, device: torch.device) -> Tensor:
     return torch.arange(0, items * rows + 1, rows, dtype=torch.int32, device=device)

@@ -7,18 +7,16 @@ sizes, and a smaller batch leaves rows over that belong to no sequence.
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import gc
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmcore.model_executor.graph_capture import GraphCapture, without_collections
 from mmcore.model_executor.staging import padded_width
 
 if TYPE_CHECKING:
@@ -28,12 +26,9 @@ if TYPE_CHECKING:
     from mmcore.model_executor.staging import StagedInputs
     from mmcore.model_executor.step_inputs import StepInputs
 
-__all__ = ["GRAPH_BYTES", "DecodeGraphs", "DecodeStep", "batch_sizes"]
+__all__ = ["DecodeGraphs", "DecodeStep", "batch_sizes"]
 
 logger = logging.getLogger(__name__)
-
-GRAPH_BYTES = 8 << 20
-"""What a graph itself may take on the device, for the memory plan."""
 
 _CAPTURE_SECONDS = 5.0
 
@@ -102,8 +97,7 @@ class DecodeGraphs:
         device = staged.device
         shape = (sizes[-1], padded_width(max_blocks))
         self._tables = torch.zeros(shape, dtype=torch.int32, device=device)
-        self._stream = _capture_stream(device)
-        self._pool: Any = torch.cuda.graph_pool_handle()
+        self._capturing = GraphCapture(device)
         self._usable = True
 
     def __len__(self) -> int:
@@ -117,7 +111,7 @@ class DecodeGraphs:
         """
         started = time.monotonic()
         before = torch.cuda.mem_get_info(self._staged.device)[0]
-        with _without_collections():
+        with without_collections():
             for size in reversed(self._sizes):
                 if not self._usable or time.monotonic() - started > _CAPTURE_SECONDS:
                     break
@@ -142,7 +136,7 @@ class DecodeGraphs:
         size = self._sizes[index]
         captured = self._captured.get(size)
         if captured is None:
-            with _without_collections():
+            with without_collections():
                 captured = self._capture(size)
             if captured is None:
                 return None
@@ -170,15 +164,10 @@ class DecodeGraphs:
     def _capture(self, size: int) -> _Captured | None:
         """Capture one batch size; a model that cannot be captured runs without graphs from now."""
         inputs = self._staged.decode_inputs(size, self._tables)
-        stream = self._stream
-        stream.wait_stream(torch.cuda.current_stream(stream.device))
         try:
-            with torch.cuda.device(stream.device), torch.cuda.stream(stream):
-                # Once without capture: libraries set themselves up when they are first called.
-                self._staged.clear_decode(size)
-                self._forward(inputs)
-                stream.synchronize()
-                captured = _Captured(*self._record(inputs))
+            graph, hidden = self._capturing.capture(
+                lambda: self._forward(inputs), lambda: self._staged.clear_decode(size)
+            )
         except Exception:
             self._usable = False
             self._captured.clear()
@@ -189,29 +178,8 @@ class DecodeGraphs:
                 exc_info=True,
             )
             return None
-        finally:
-            torch.cuda.current_stream(stream.device).wait_stream(stream)
-        self._captured[size] = captured
+        self._captured[size] = captured = _Captured(graph, inputs, hidden)
         return captured
-
-    def _record(self, inputs: StepInputs) -> tuple[torch.cuda.CUDAGraph, StepInputs, torch.Tensor]:
-        graph = torch.cuda.CUDAGraph()
-        graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
-        try:
-            hidden = self._forward(inputs)
-        except BaseException:
-            self._give_up(graph)
-            raise
-        graph.capture_end()
-        return graph, inputs, hidden
-
-    def _give_up(self, graph: torch.cuda.CUDAGraph) -> None:
-        """Leave stream and allocator as they were before a capture that failed."""
-        with contextlib.suppress(RuntimeError):
-            graph.capture_end()
-        # capture_end() raises before it does this.
-        with contextlib.suppress(RuntimeError):
-            torch._C._cuda_endAllocateToPool(self._stream.device_index, self._pool)
 
     def _forward(self, inputs: StepInputs) -> torch.Tensor:
         hidden: torch.Tensor = self._model(
@@ -222,22 +190,3 @@ class DecodeGraphs:
             **self._arguments,
         )
         return hidden
-
-
-@functools.cache
-def _capture_stream(device: torch.device) -> torch.cuda.Stream:
-    """Give the stream that all captures on a device use: cuBLAS keeps a workspace for each."""
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-
-
-@contextlib.contextmanager
-def _without_collections() -> Iterator[None]:
-    """Keep the garbage collector from freeing device memory while a graph is being captured."""
-    gc.collect()
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

@@ -18,6 +18,8 @@ __all__ = ["EncodeJob", "EncoderRunner", "Failure"]
 if TYPE_CHECKING:
     from torch import nn
 
+    from mmcore.model_executor.encoder_graphs import EncoderGraphs
+
 Failure = tuple[int, Exception]
 """A request that cannot go on, and why."""
 
@@ -53,12 +55,18 @@ class EncoderRunner:
         Prepares items.
     device
         Where the model is.
+
+    Attributes
+    ----------
+    graphs
+        Encode items of one shape; None to launch all kernels one by one.
     """
 
     def __init__(self, model: nn.Module, mapper: MediaMapper, device: torch.device) -> None:
         self._model = model
         self._mapper = mapper
         self._device = device
+        self.graphs: EncoderGraphs | None = None
         self._outputs: dict[int, torch.Tensor] = {}
 
     def __len__(self) -> int:
@@ -118,7 +126,11 @@ class EncoderRunner:
         return []
 
     def _run(self, mapped: Sequence[MultiModalInputs]) -> list[torch.Tensor]:
-        kwargs = MultiModalInputs.as_kwargs(MultiModalInputs.batch(mapped), device=self._device)
+        batch = MultiModalInputs.batch(mapped)
+        outputs = None if self.graphs is None else self.graphs.run(batch)
+        if outputs is not None:
+            return outputs
+        kwargs = MultiModalInputs.as_kwargs(batch, device=self._device)
         embed: Any = self._model.embed_multimodal
         return [output.flatten(0, -2) if output.ndim > 2 else output for output in embed(**kwargs)]
 

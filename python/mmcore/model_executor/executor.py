@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,8 +12,10 @@ import torch
 
 from mmcore.errors import ValidationError
 from mmcore.model_executor.attention_plans import AttentionPlanner
-from mmcore.model_executor.decode_graphs import GRAPH_BYTES, DecodeGraphs, batch_sizes
+from mmcore.model_executor.decode_graphs import DecodeGraphs, batch_sizes
+from mmcore.model_executor.encoder_graphs import EncoderGraphs, item_counts
 from mmcore.model_executor.forward_signature import required_media_arguments
+from mmcore.model_executor.graph_capture import GRAPH_BYTES
 from mmcore.model_executor.kv_cache import KvCacheSpec, allocate_kv_caches, empty_kv_caches
 from mmcore.model_executor.media_ahead import MediaAhead
 from mmcore.model_executor.media_mapper import MediaMapper
@@ -26,10 +29,18 @@ from mmcore.model_executor.memory_plan import (
 )
 from mmcore.model_executor.model_loader import get_model
 from mmcore.model_executor.model_runner import PROMPT_LOGITS_ROWS, ModelRunner
-from mmcore.model_executor.models.interfaces import supports_encoder_split
+from mmcore.model_executor.models.interfaces import (
+    FixedMediaInput,
+    fixed_media_input,
+    supports_encoder_split,
+)
 from mmcore.model_executor.profile_run import profile_run
 from mmcore.model_executor.staging import StagedInputs
-from mmcore.model_executor.workspace import encoder_bytes_per_row, step_workspace_bytes
+from mmcore.model_executor.workspace import (
+    encoder_bytes_per_row,
+    encoder_graph_bytes,
+    step_workspace_bytes,
+)
 from mmcore.multimodal import MULTIMODAL_REGISTRY
 
 if TYPE_CHECKING:
@@ -74,6 +85,25 @@ class Executor:
     encoder: EncoderLimits
     logits_size: int
     split_media_items: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _EncoderPlan:
+    """Numbers of items that the encoder has graphs for, and what an item is."""
+
+    media: FixedMediaInput
+    counts: list[int]
+    rows_per_item: int
+
+
+def _plan_encoder_graphs(
+    model: nn.Module, model_config: ModelConfig, limits: EncoderLimits
+) -> _EncoderPlan | None:
+    media = fixed_media_input(model) if supports_encoder_split(model) else None
+    rows = max(MULTIMODAL_REGISTRY.get_max_tokens_per_item(model_config).values(), default=0)
+    if media is None or not rows:
+        return None
+    return _EncoderPlan(media, item_counts(limits.budget // rows), rows)
 
 
 def build_executor(
@@ -132,10 +162,12 @@ def build_executor(
         placeholder_ids=placeholder_ids,
     )
     graph_sizes: list[int] = []
+    encoder_plan: _EncoderPlan | None = None
     if device.type == "cuda":
         torch.cuda.empty_cache()  # what the run on dummy data left behind is free
         if not enforce_eager:
             graph_sizes = batch_sizes(scheduler_config.max_num_seqs)
+            encoder_plan = _plan_encoder_graphs(model, model_config, limits)
     memory = plan_memory(
         memory_request(
             model_config,
@@ -147,6 +179,7 @@ def build_executor(
             weights_loaded=True,
             measured_bytes=profile.peak_bytes or 0,
             graph_sizes=graph_sizes,
+            encoder_plan=encoder_plan,
         )
     )
     kv_caches = allocate_kv_caches(spec, memory.num_blocks, device)
@@ -163,7 +196,9 @@ def build_executor(
     )
     runner = ModelRunner(model, kv_caches, mapper, device)
     if device.type == "cuda":
-        _prepare_cuda(runner, model_config, cache_config, scheduler_config, graph_sizes)
+        _prepare_cuda(
+            runner, model_config, cache_config, scheduler_config, graph_sizes, encoder_plan
+        )
     return Executor(runner, memory, limits, profile.logits_size, split)
 
 
@@ -173,6 +208,7 @@ def _prepare_cuda(
     cache_config: CacheConfig,
     scheduler_config: SchedulerConfig,
     graph_sizes: list[int],
+    encoder_plan: _EncoderPlan | None,
 ) -> None:
     """Give the runner its place for a step's arrays, and graphs of these batch sizes."""
     max_blocks = -(-model_config.max_model_len // cache_config.block_size)
@@ -196,6 +232,11 @@ def _prepare_cuda(
                 max_blocks,
             )
             runner.graphs.capture_all()
+        if encoder_plan is not None and runner.encoder is not None:
+            runner.encoder.graphs = EncoderGraphs(
+                runner.model, encoder_plan.media, encoder_plan.counts, runner.device
+            )
+            runner.encoder.graphs.capture_all()
 
 
 def resolve_device(device_config: DeviceConfig) -> torch.device:
@@ -252,6 +293,7 @@ def memory_request(
     weights_loaded: bool,
     measured_bytes: int = 0,
     graph_sizes: Sequence[int] = (),
+    encoder_plan: _EncoderPlan | None = None,
 ) -> MemoryRequest:
     """Gather what the memory plan is computed from; needs no weights.
 
@@ -265,6 +307,8 @@ def memory_request(
         Peak of a run besides weights, where it was measured.
     graph_sizes
         Batch sizes of CUDA graphs, whose memory nothing else may use.
+    encoder_plan
+        Likewise, of the encoder.
     """
     dtype = model_config.dtype_for(device.type)
     spec = KvCacheSpec.of(model_config, cache_config, dtype)
@@ -285,6 +329,12 @@ def memory_request(
         workspace = max(workspace, measured_bytes + step_bytes(0, num_logits, 0))
     if graph_sizes:
         workspace += len(graph_sizes) * GRAPH_BYTES + step_bytes(max(graph_sizes), 0, 0)
+    if encoder_plan is not None:
+        most = encoder_plan.counts[-1]
+        # A tower may have a row more than it gives.
+        rows, pixels = encoder_plan.rows_per_item + 1, math.prod(encoder_plan.media.shape)
+        workspace += len(encoder_plan.counts) * GRAPH_BYTES
+        workspace += encoder_graph_bytes(model_config, dtype.itemsize, most * rows, most * pixels)
     loaded_bytes = weights_bytes if weights_loaded else 0
     if device.type == "cuda":
         budget = cuda_budget_bytes(device, share, loaded_bytes)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmcore.config import ModelConfig
 
-__all__ = ["encoder_bytes_per_row", "step_workspace_bytes"]
+__all__ = ["encoder_bytes_per_row", "encoder_graph_bytes", "step_workspace_bytes"]
 
 # Tensors of a layer that live at the same time, in multiples of their width: the residual, its
 # normalised form, attention's output, the embeddings; gate, up and their product.
@@ -58,6 +58,24 @@ def step_workspace_bytes(
 def encoder_bytes_per_row(model_config: ModelConfig, dtype_bytes: int) -> int:
     """Give the bytes of one row of an encoder output."""
     return model_config.get_hidden_size() * dtype_bytes
+
+
+def encoder_graph_bytes(model_config: ModelConfig, dtype_bytes: int, rows: int, pixels: int) -> int:
+    """Bound what CUDA graphs of the encoder keep for themselves: inputs, activations, outputs.
+
+    Parameters
+    ----------
+    rows, pixels
+        Rows and numbers of the largest batch.
+    """
+    vision = getattr(model_config.hf_config, "vision_config", None)
+    if vision is None or not rows:
+        return 0
+    # The layers' outputs that are asked for live on, so that a normalised copy may, too.
+    width = (_HIDDEN_TENSORS + 2) * _hidden_size(vision) + 2 * _intermediate_size(vision)
+    projector = 2 * model_config.get_hidden_size()
+    inputs = pixels * (4 + 2 * dtype_bytes)  # as floats, in the model's type, as patches
+    return rows * (width + projector) * dtype_bytes + inputs
 
 
 def _hidden_size(config: Any) -> int:

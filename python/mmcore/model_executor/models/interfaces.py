@@ -7,6 +7,7 @@ inherits from it or not. Signatures are not checked.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeGuard, runtime_checkable
 
 if TYPE_CHECKING:
@@ -15,12 +16,14 @@ if TYPE_CHECKING:
     from mmcore.config import MultiModalConfig
 
 __all__ = [
+    "FixedMediaInput",
     "HasInnerState",
     "SupportsEncoderSplit",
     "SupportsLoRA",
     "SupportsMultiModal",
     "SupportsPP",
     "SupportsVision",
+    "fixed_media_input",
     "has_inner_state",
     "supports_encoder_split",
     "supports_lora",
@@ -74,6 +77,22 @@ class SupportsEncoderSplit(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class FixedMediaInput:
+    """The only argument of an ``embed_multimodal`` whose items all have one shape.
+
+    Parameters
+    ----------
+    name
+        Of the keyword.
+    shape
+        Of one item; a batch has one more dimension in front.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+
+
 @runtime_checkable
 class SupportsLoRA(Protocol):
     """A model that names the layers which adapters may change."""
@@ -111,6 +130,24 @@ def supports_multimodal(
 ) -> TypeGuard[type[SupportsMultiModal] | SupportsMultiModal]:
     """Tell whether a model class or instance takes media, under either name of the interface."""
     return _flag(model, "supports_multimodal") or _flag(model, "supports_vision")
+
+
+def fixed_media_input(model: object) -> FixedMediaInput | None:
+    """Tell whether a model's encoder may run from CUDA graphs, and what it then reads.
+
+    A model says so with a method ``fixed_media_input() -> FixedMediaInput``: its
+    ``embed_multimodal`` launches the same kernels whatever the values are, and has no other effect.
+    A subclass with another ``embed_multimodal`` says so for itself.
+    """
+    said = _definer(type(model), "fixed_media_input")
+    if said is None or said is not _definer(type(model), "embed_multimodal"):
+        return None
+    found: FixedMediaInput | None = model.fixed_media_input()  # type: ignore[attr-defined]
+    return found
+
+
+def _definer(cls: type[object], name: str) -> type[object] | None:
+    return next((base for base in cls.__mro__ if name in vars(base)), None)
 
 
 # The older name of the same check.

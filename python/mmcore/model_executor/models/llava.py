@@ -19,7 +19,7 @@ from mmcore.model_executor.models.clip import (
     get_clip_image_feature_size,
     input_processor_for_clip,
 )
-from mmcore.model_executor.models.interfaces import SupportsMultiModal
+from mmcore.model_executor.models.interfaces import FixedMediaInput, SupportsMultiModal
 from mmcore.model_executor.models.siglip import (
     SiglipVisionModel,
     dummy_image_for_siglip,
@@ -315,6 +315,11 @@ class LlavaForConditionalGeneration(nn.Module, SupportsMultiModal):
         out = features.new_empty(items * kept, self.config.text_config.hidden_size)
         self.multi_modal_projector(features, out=out, rows=targets.view(-1))
         return list(out.view(items, kept, -1).unbind(0))
+
+    def fixed_media_input(self) -> FixedMediaInput:
+        """Tell that all pictures have one shape, so that CUDA graphs may encode them."""
+        side = self.config.vision_config.image_size
+        return FixedMediaInput("pixel_values", (1, 3, side, side))
 
     def image_features(self, pixels: Tensor) -> Tensor:
         """Give the tower's features of [N, 3, S, S], all rows: [N, rows, layers * width]."""
