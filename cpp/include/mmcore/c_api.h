@@ -126,6 +126,8 @@ typedef struct mmcore_config {
   int32_t max_sequences;
   int32_t max_unfinished;
   int32_t async_schedule;
+  int32_t num_host_blocks;
+  int32_t reserved0;
 } mmcore_config;
 
 /* Fills in the defaults. struct_size is sizeof(mmcore_config). */
@@ -179,6 +181,11 @@ typedef struct mmcore_block_copy {
   int32_t dst;
 } mmcore_block_copy;
 
+typedef struct mmcore_host_copy {
+  int32_t block;
+  int32_t host_block;
+} mmcore_host_copy;
+
 typedef struct mmcore_encode_item {
   uint64_t request;
   int64_t slot;
@@ -196,7 +203,8 @@ typedef struct mmcore_embedding_copy {
   int32_t num_rows;
 } mmcore_embedding_copy;
 
-/* The order of work: evict, block_copies, encode, embeddings, decoder, sampling. */
+/* The order of work: evict, host_saves, host_loads, block_copies, encode, embeddings, decoder,
+ * sampling. */
 typedef struct mmcore_step {
   uint32_t struct_size;
   int32_t block_table_width;
@@ -205,6 +213,8 @@ typedef struct mmcore_step {
   int64_t num_tokens;              /* T */
   int64_t num_sample_rows;         /* S */
   int64_t num_prompt_logprob_rows; /* P */
+  int64_t num_host_saves;
+  int64_t num_host_loads;
   int64_t num_block_copies;
   int64_t num_encode;
   int64_t num_embeddings;
@@ -221,6 +231,8 @@ typedef struct mmcore_step {
   const int32_t* prompt_logprob_rows;    /* [P] */
   const int32_t* prompt_logprob_targets; /* [P] */
   const int32_t* prompt_logprob_counts;  /* [P] */
+  const mmcore_host_copy* host_saves;
+  const mmcore_host_copy* host_loads;
   const mmcore_block_copy* block_copies;
   const mmcore_encode_item* encode;
   const mmcore_embedding_copy* embeddings;
@@ -293,7 +305,7 @@ typedef struct mmcore_sampling {
   int32_t num_logprobs;
   int32_t num_prompt_logprobs;
   int32_t ignore_eos;
-  int32_t reserved0;
+  int32_t reads_history;
   const int32_t* stop_token_ids;
   const mmcore_logit_bias* logit_bias;
   const int32_t* allowed_token_ids;
@@ -338,7 +350,7 @@ MMCORE_API mmcore_status mmcore_content_id(const void* const* frames, const int6
  * engine's thread, one at a time an engine; `context` is the host's. */
 typedef struct mmcore_runner_functions {
   uint32_t struct_size;
-  uint32_t reserved0;
+  int32_t num_host_blocks; /* that it can save KV blocks to; 0: none */
   /* Runs one step. A code other than MMCORE_OK is a failure of the step as a whole. */
   mmcore_status (*execute)(void* context, const mmcore_step* step, mmcore_step_result* result);
   /* May be NULL. Tells of a request before any step names it; a code refuses it. */
@@ -449,6 +461,8 @@ typedef struct mmcore_metrics {
   int64_t blocks_total;
   int64_t blocks_used;
   int64_t blocks_cached;
+  int64_t host_blocks_total;
+  int64_t host_blocks_used;
   int64_t encoder_entries;
   int64_t encoder_entries_pinned;
   int64_t encoder_rows;
@@ -466,8 +480,12 @@ typedef struct mmcore_metrics {
   uint64_t prefix_tokens_hit;
   uint64_t prefix_tokens_copied;
   uint64_t prefix_tokens_shared;
+  uint64_t prefix_tokens_loaded;
   uint64_t tokens_forked;
   uint64_t blocks_evicted;
+  uint64_t blocks_offloaded;
+  uint64_t blocks_loaded;
+  uint64_t host_blocks_evicted;
   uint64_t block_copies;
   uint64_t items_encoded;
   uint64_t items_skipped;

@@ -12,6 +12,7 @@
 
 #include "mmcore/config.h"
 #include "mmcore/export.h"
+#include "mmcore/local.h"
 #include "mmcore/model_runner.h"
 #include "mmcore/request.h"
 #include "mmcore/status.h"
@@ -153,7 +154,7 @@ class MMCORE_API Engine {
   std::vector<std::string> check_invariants() const;
 
  private:
-  class Impl;
+  class MMCORE_LOCAL Impl;
   explicit Engine(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

@@ -20,6 +20,7 @@
 #include "mmcore/config.h"
 #include "mmcore/engine.h"
 #include "mmcore/export.h"
+#include "mmcore/local.h"
 #include "mmcore/model_runner.h"
 #include "mmcore/request.h"
 #include "mmcore/status.h"
@@ -114,7 +115,7 @@ class MMCORE_API EngineLoop {
 
  private:
   friend class RequestStream;
-  class Impl;
+  class MMCORE_LOCAL Impl;
   explicit EngineLoop(std::shared_ptr<Impl> impl);
   std::shared_ptr<Impl> impl_;
 };
@@ -147,7 +148,7 @@ class MMCORE_API RequestStream {
 
  private:
   friend class EngineLoop;
-  class Channel;
+  class MMCORE_LOCAL Channel;
   RequestStream(std::shared_ptr<Channel> channel, std::weak_ptr<EngineLoop::Impl> loop);
   std::shared_ptr<Channel> channel_;
   std::weak_ptr<EngineLoop::Impl> loop_;

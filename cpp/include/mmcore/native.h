@@ -25,6 +25,7 @@
 
 #include "mmcore/config.h"
 #include "mmcore/export.h"
+#include "mmcore/local.h"
 #include "mmcore/model_runner.h"
 #include "mmcore/request.h"
 #include "mmcore/status.h"
@@ -70,7 +71,7 @@ class MMCORE_API Preprocessor {
 
  private:
   friend class NativeRunner;
-  struct Impl;
+  struct MMCORE_LOCAL Impl;
   explicit Preprocessor(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
@@ -106,7 +107,7 @@ class MMCORE_API Tokenizer {
 
  private:
   friend class TextStream;
-  struct Impl;
+  struct MMCORE_LOCAL Impl;
   explicit Tokenizer(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
@@ -126,7 +127,7 @@ class MMCORE_API TextStream {
   std::string finish();
 
  private:
-  struct Impl;
+  struct MMCORE_LOCAL Impl;
   std::unique_ptr<Impl> impl_;
 };
 
@@ -197,7 +198,7 @@ class MMCORE_API NativeRunner final : public ModelRunner {
   void release(RequestId request) override;
 
  private:
-  struct Impl;
+  struct MMCORE_LOCAL Impl;
   explicit NativeRunner(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

@@ -57,6 +57,7 @@ Status to_sampling(const mmcore_sampling* given, SamplingParams& out) {
   out.num_logprobs = in.num_logprobs;
   out.num_prompt_logprobs = in.num_prompt_logprobs;
   MMCORE_RETURN_IF_ERROR(to_bool("ignore_eos", in.ignore_eos, out.ignore_eos));
+  MMCORE_RETURN_IF_ERROR(to_bool("reads_history", in.reads_history, out.reads_history));
   MMCORE_RETURN_IF_ERROR(
       copy("stop_token_ids", in.stop_token_ids, in.num_stop_token_ids, out.stop_token_ids));
   MMCORE_RETURN_IF_ERROR(copy("allowed_token_ids", in.allowed_token_ids, in.num_allowed_token_ids,
@@ -152,6 +153,7 @@ mmcore_config default_config() {
   out.max_sequences = from.max_sequences;
   out.max_unfinished = EngineLoopOptions().max_unfinished;
   out.async_schedule = from.async_schedule;
+  out.num_host_blocks = from.num_host_blocks;
   return out;
 }
 
@@ -171,6 +173,7 @@ mmcore_sampling default_sampling() {
   out.num_logprobs = from.num_logprobs;
   out.num_prompt_logprobs = from.num_prompt_logprobs;
   out.ignore_eos = from.ignore_eos;
+  out.reads_history = from.reads_history;
   return out;
 }
 
@@ -217,6 +220,7 @@ Status to_config(const mmcore_config* given, EngineConfig& out, EngineLoopOption
   out.max_stop_token_ids = in.max_stop_token_ids;
   out.max_sequences = in.max_sequences;
   MMCORE_RETURN_IF_ERROR(to_bool("async_schedule", in.async_schedule, out.async_schedule));
+  out.num_host_blocks = in.num_host_blocks;
   options.max_unfinished = in.max_unfinished;
   return {};
 }
@@ -249,6 +253,8 @@ mmcore_metrics from_metrics(const EngineMetrics& from) {
   out.blocks_total = from.blocks_total;
   out.blocks_used = from.blocks_used;
   out.blocks_cached = from.blocks_cached;
+  out.host_blocks_total = from.host_blocks_total;
+  out.host_blocks_used = from.host_blocks_used;
   out.encoder_entries = from.encoder_entries;
   out.encoder_entries_pinned = from.encoder_entries_pinned;
   out.encoder_rows = from.encoder_rows;
@@ -266,8 +272,12 @@ mmcore_metrics from_metrics(const EngineMetrics& from) {
   out.prefix_tokens_hit = from.prefix_tokens_hit;
   out.prefix_tokens_copied = from.prefix_tokens_copied;
   out.prefix_tokens_shared = from.prefix_tokens_shared;
+  out.prefix_tokens_loaded = from.prefix_tokens_loaded;
   out.tokens_forked = from.tokens_forked;
   out.blocks_evicted = from.blocks_evicted;
+  out.blocks_offloaded = from.blocks_offloaded;
+  out.blocks_loaded = from.blocks_loaded;
+  out.host_blocks_evicted = from.host_blocks_evicted;
   out.block_copies = from.block_copies;
   out.items_encoded = from.items_encoded;
   out.items_skipped = from.items_skipped;

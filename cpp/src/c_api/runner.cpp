@@ -1,5 +1,6 @@
 // mmcore_runner_* and mmcore_payload_*.
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "c_api/handles.h"
@@ -29,6 +30,9 @@ mmcore_status mmcore_runner_create(const mmcore_runner_functions* functions, voi
     mmcore_runner_functions known{};
     MMCORE_RETURN_IF_ERROR(read_struct("mmcore_runner_functions", functions, known));
     if (known.execute == nullptr) return null_argument("execute");
+    if (known.num_host_blocks < 0)
+      return Status::invalid_argument(
+          "num_host_blocks is " + std::to_string(known.num_host_blocks) + "; expected 0 or more.");
     auto made = std::make_shared<TableRunner>(known, context);
     MMCORE_RETURN_IF_ERROR(make_runner(made, runner));
     // Last: a context is destroyed only if a handle was given out for it.

@@ -25,6 +25,8 @@ mmcore_embedding_copy to_c(const EmbeddingCopy& from) {
 
 mmcore_block_copy to_c(const BlockCopy& from) { return {from.src, from.dst}; }
 
+mmcore_host_copy to_c(const HostCopy& from) { return {from.block, from.host_block}; }
+
 mmcore_sample_row to_c(const SampleRow& from) {
   mmcore_sample_row out{};
   out.temperature = from.temperature;
@@ -114,6 +116,8 @@ Status TableRunner::execute(const StepPlan& plan, StepResult& result) {
 mmcore_step TableRunner::view(const StepPlan& plan) {
   convert(plan.sequences, sequences_);
   convert(plan.sampling, sampling_);
+  convert(plan.host_saves, host_saves_);
+  convert(plan.host_loads, host_loads_);
   convert(plan.block_copies, block_copies_);
   convert(plan.encode, encode_);
   convert(plan.embeddings, embeddings_);
@@ -133,6 +137,8 @@ mmcore_step TableRunner::view(const StepPlan& plan) {
   step.num_tokens = count(plan.token_ids);
   step.num_sample_rows = count(plan.sample_rows);
   step.num_prompt_logprob_rows = count(plan.prompt_logprob_rows);
+  step.num_host_saves = count(plan.host_saves);
+  step.num_host_loads = count(plan.host_loads);
   step.num_block_copies = count(plan.block_copies);
   step.num_encode = count(plan.encode);
   step.num_embeddings = count(plan.embeddings);
@@ -149,6 +155,8 @@ mmcore_step TableRunner::view(const StepPlan& plan) {
   step.prompt_logprob_rows = plan.prompt_logprob_rows.data();
   step.prompt_logprob_targets = plan.prompt_logprob_targets.data();
   step.prompt_logprob_counts = plan.prompt_logprob_counts.data();
+  step.host_saves = host_saves_.data();
+  step.host_loads = host_loads_.data();
   step.block_copies = block_copies_.data();
   step.encode = encode_.data();
   step.embeddings = embeddings_.data();

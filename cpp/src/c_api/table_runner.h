@@ -23,6 +23,7 @@ class TableRunner : public ModelRunner {
   Status accept(RequestId request, const Request& content) override;
   Status execute(const StepPlan& plan, StepResult& result) override;
   void release(RequestId request) override;
+  int32_t num_host_blocks() const override { return functions_.num_host_blocks; }
 
  private:
   mmcore_step view(const StepPlan& plan);
@@ -38,6 +39,8 @@ class TableRunner : public ModelRunner {
   std::vector<mmcore_sequence> sequences_;
   std::vector<mmcore_sample_row> sampling_;
   std::vector<mmcore_logit_bias> biases_;
+  std::vector<mmcore_host_copy> host_saves_;
+  std::vector<mmcore_host_copy> host_loads_;
   std::vector<mmcore_block_copy> block_copies_;
   std::vector<mmcore_encode_item> encode_;
   std::vector<mmcore_embedding_copy> embeddings_;

@@ -19,6 +19,7 @@ constexpr int64_t kLongUs = 60'000'000;  // for what must not take long
 /// "Samples" the token after the newest one, modulo the vocabulary.
 struct CountingHost {
   int32_t vocab_size = 1000;
+  int32_t num_host_blocks = 0;
   std::function<mmcore_status(const mmcore_step*, mmcore_step_result*)> before_step;
   std::function<mmcore_status(uint64_t, const mmcore_submission*)> on_accept;
   std::atomic<int> held = 0;
@@ -46,6 +47,7 @@ struct CountingHost {
   mmcore_runner_functions functions() const {
     mmcore_runner_functions f{};
     f.struct_size = sizeof(f);
+    f.num_host_blocks = num_host_blocks;
     f.execute = execute;
     f.accept = accept;
     f.release = release;

@@ -1,5 +1,6 @@
 // A host's own runner as C functions: what it is shown, and what its failures do.
 #include <cstring>
+#include <set>
 
 #include "c_api/c_world.h"
 #include "mmcore/c_api_cpp.h"
@@ -177,6 +178,45 @@ TEST_F(CApiTest, BadAnswersFailTheirRequestOnly) {
   const mmcore_request good = submit(CRequest(5, 10));
   EXPECT_EQ(read_all(good).tokens, counted_after(14, 8));
   mmcore_request_destroy(good);
+}
+
+// What is evicted from a pool of ten blocks is saved by the runner, and loaded when its prefix
+// comes back.
+TEST_F(CApiTest, HostBlocksAreSavedAndLoaded) {
+  std::set<int32_t> saved;
+  int loads = 0;
+  host.num_host_blocks = 16;
+  host.before_step = [&](const mmcore_step* step, mmcore_step_result*) {
+    for (int64_t i = 0; i < step->num_host_saves; ++i) saved.insert(step->host_saves[i].host_block);
+    for (int64_t i = 0; i < step->num_host_loads; ++i) {
+      ++loads;
+      EXPECT_TRUE(saved.contains(step->host_loads[i].host_block));
+      EXPECT_GT(step->host_loads[i].block, 0);
+    }
+    return MMCORE_OK;
+  };
+  mmcore_config config = small_c_config();
+  config.num_blocks = 11;
+  config.max_model_len = 40;
+  config.num_host_blocks = 17;
+  const mmcore_runner_functions functions = host.functions();
+  ASSERT_EQ(mmcore_runner_create(&functions, &host, &runner), MMCORE_OK);
+  EXPECT_EQ(mmcore_engine_create(&config, runner, &engine), MMCORE_INVALID_ARGUMENT)
+      << "more than the runner has";
+  config.num_host_blocks = 16;
+  ASSERT_EQ(mmcore_engine_create(&config, runner, &engine), MMCORE_OK) << mmcore_last_error();
+  for (const int32_t first : {100, 200, 300, 100}) {
+    const mmcore_request request = submit(CRequest(24, first, 4));
+    EXPECT_EQ(read_all(request).tokens, counted_after(first + 23, 4));
+    mmcore_request_destroy(request);
+  }
+  EXPECT_GT(loads, 0);
+  mmcore_metrics metrics{};
+  metrics.struct_size = sizeof(metrics);
+  ASSERT_EQ(mmcore_engine_drain(engine, kLongUs), MMCORE_OK);
+  ASSERT_EQ(mmcore_engine_metrics(engine, &metrics), MMCORE_OK);
+  EXPECT_EQ(metrics.blocks_loaded, static_cast<uint64_t>(loads));
+  EXPECT_EQ(metrics.host_blocks_total, 16);
 }
 
 TEST_F(CApiTest, MissingTokensAreNoTokens) {
