@@ -235,6 +235,30 @@ TEST_F(EngineLoopTest, ShutdownNowEndsEverything) {
   EXPECT_EQ(runner->num_held(), 0u);
 }
 
+// Steps that overlap: what ends them is the same, and no step is left with the runner.
+TEST_F(EngineLoopTest, RunsAnAsynchronousSchedule) {
+  EngineConfig config = small_config();
+  config.async_schedule = true;
+  const auto overlapping = std::make_shared<OverlappingRunner>();
+  runner = overlapping;
+  open({}, config);
+  std::vector<std::unique_ptr<RequestStream>> streams;
+  for (TokenId i = 0; i < 12; ++i) streams.push_back(stream(text_request(5, i * 10, 20)));
+  EXPECT_TRUE(loop->abort(streams[3]->id()).ok());
+  streams[7].reset();
+  for (const TokenId i : {0, 1, 11})
+    EXPECT_EQ(tokens_of(streams[static_cast<size_t>(i)]->collect(kLong).value()),
+              counted(i * 10 + 4, 20));
+  EXPECT_GT(loop->metrics().steps_ahead, 0u);
+  EXPECT_TRUE(loop->shutdown(ShutdownMode::kNow).ok());
+  for (size_t i = 0; i < streams.size(); ++i)
+    if (streams[i] != nullptr) {
+      EXPECT_TRUE(streams[i]->wait(kLong).ok()) << i;
+    }
+  EXPECT_EQ(overlapping->num_begun(), 0u);
+  EXPECT_EQ(runner->num_held(), 0u);
+}
+
 TEST_F(EngineLoopTest, BrokenEngineEndsEverythingWithItsError) {
   Gate gate;
   runner->before_step = [&](const StepPlan&) { gate.pass(); };

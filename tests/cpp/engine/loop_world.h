@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -74,6 +75,30 @@ class CountingRunner : public ModelRunner {
   const int32_t vocab_size_;
   mutable std::mutex mutex_;
   std::set<RequestId> held_;
+};
+
+/// Likewise, with a step taken while the one before it is not yet ended.
+class OverlappingRunner : public CountingRunner {
+ public:
+  bool overlaps() const override { return true; }
+  Status begin(StepPlan& plan) override {
+    fill_unknown_tokens(plan, newest_);
+    StepResult result;
+    MMCORE_RETURN_IF_ERROR(execute(plan, result));
+    newest_ = result;
+    begun_.push_back(std::move(result));
+    return {};
+  }
+  Status end(StepResult& result) override {
+    result = std::move(begun_.front());
+    begun_.pop_front();
+    return {};
+  }
+  size_t num_begun() const { return begun_.size(); }  // of the loop's thread
+
+ private:
+  StepResult newest_;
+  std::deque<StepResult> begun_;
 };
 
 /// What CountingRunner gives for a prompt that ends with `last`.
