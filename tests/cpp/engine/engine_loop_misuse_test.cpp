@@ -72,7 +72,9 @@ TEST(EngineLoopMisuse, CallbacksMaySubmitAndAbort) {
 }
 
 TEST(EngineLoopMisuse, CallbacksMayNotWaitForTheirOwnThread) {
+  Gate gate;  // until both are there, so that the other one still runs
   const auto runner = std::make_shared<CountingRunner>();
+  runner->before_step = [&](const StepPlan&) { gate.pass(); };
   const auto loop = make_loop(runner);
   const auto other = loop->stream(text_request(3, 1, 50)).value();
   std::vector<Status> seen;
@@ -87,6 +89,7 @@ TEST(EngineLoopMisuse, CallbacksMayNotWaitForTheirOwnThread) {
     done.set_value();
   });
   ASSERT_TRUE(id.ok());
+  gate.open();
   done.get_future().get();
   for (const Status& status : seen) EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
   EXPECT_TRUE(loop->status().ok());
@@ -134,7 +137,9 @@ TEST(EngineLoopMisuse, CallbackThatThrowsEndsItsRequestOnly) {
 // returned.
 TEST(EngineLoopMisuse, DestroyInsideACallback) {
   for (int round = 0; round < 20; ++round) {
+    Gate gate;  // until both are there, so that the other one still runs
     auto runner = std::make_shared<CountingRunner>();
+    runner->before_step = [&](const StepPlan&) { gate.pass(); };
     const std::weak_ptr<CountingRunner> watched = runner;
     auto loop = std::make_shared<std::unique_ptr<EngineLoop>>(make_loop(runner));
     runner.reset();
@@ -147,6 +152,7 @@ TEST(EngineLoopMisuse, DestroyInsideACallback) {
     });
     alive.reset();
     ASSERT_TRUE(id.ok());
+    gate.open();
     EXPECT_EQ(other->collect(kLong).value().at(0).finish_reason, FinishReason::kAborted);
     gone.get_future().get();  // the callback, and with it all that it kept, was given back
     EXPECT_TRUE(other->abort().ok());

@@ -239,13 +239,16 @@ TEST_F(EngineLoopTest, ShutdownNowEndsEverything) {
 TEST_F(EngineLoopTest, RunsAnAsynchronousSchedule) {
   EngineConfig config = small_config();
   config.async_schedule = true;
+  Gate gate;
   const auto overlapping = std::make_shared<OverlappingRunner>();
+  overlapping->before_step = [&](const StepPlan&) { gate.pass(); };
   runner = overlapping;
   open({}, config);
   std::vector<std::unique_ptr<RequestStream>> streams;
   for (TokenId i = 0; i < 12; ++i) streams.push_back(stream(text_request(5, i * 10, 20)));
   EXPECT_TRUE(loop->abort(streams[3]->id()).ok());
   streams[7].reset();
+  gate.open();
   for (const TokenId i : {0, 1, 11})
     EXPECT_EQ(tokens_of(streams[static_cast<size_t>(i)]->collect(kLong).value()),
               counted(i * 10 + 4, 20));
