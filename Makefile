@@ -13,6 +13,8 @@ TORCH ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo 'torch>=2.11' || echo 'to
 VENV  ?= .venv
 # Arguments for pytest, as in: make test PYTEST='-k scheduler -x'
 PYTEST ?=
+# CUDA architectures of make wheel-cuda; empty takes the list of cmake/MmcoreCuda.cmake
+ARCHS  ?=
 
 venv     := $(abspath $(VENV))
 bin      := $(venv)/bin
@@ -22,7 +24,7 @@ compiled := $(shell find bindings cmake cpp cuda -type f 2>/dev/null) CMakeLists
 export PATH := $(bin):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cpp test-python bench soak cuda-check gpu stubs format lint typecheck wheel clean build
+.PHONY: help demo test test-cpp test-python bench soak cuda-check gpu stubs format lint typecheck wheel wheel-cuda clean build
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -68,8 +70,11 @@ typecheck: $(stamps)/built $(stamps)/dev ## mypy --strict, and drift of the exte
 	@$(bin)/mypy
 	@$(bin)/python scripts/generate_stubs.py --check
 
-wheel: $(stamps)/deps ## a wheel in dist/
-	@$(bin)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
+wheel: $(stamps)/deps $(stamps)/wheel-build ## a wheel in dist/, with a manylinux tag
+	@bash scripts/make_wheel.sh cpu
+
+wheel-cuda: $(stamps)/deps $(stamps)/wheel-build ## likewise with CUDA kernels, in dist/cuda; ARCHS='90a-real' builds for fewer
+	@bash scripts/make_wheel.sh cuda "$(ARCHS)"
 
 clean: ## remove what was built, keep the virtual environment
 	rm -rf build dist $(stamps)/built .pytest_cache .mypy_cache .ruff_cache
@@ -81,7 +86,7 @@ $(stamps)/deps: pyproject.toml | $(bin)/python
 	@$(setup) deps "$(TORCH)"
 	@mkdir -p $(stamps) && touch $@
 
-$(stamps)/test $(stamps)/dev: $(stamps)/%: pyproject.toml | $(stamps)/deps
+$(stamps)/test $(stamps)/dev $(stamps)/wheel-build: $(stamps)/%: pyproject.toml | $(stamps)/deps
 	@$(setup) group $*
 	@touch $@
 

@@ -2,7 +2,9 @@
 
 Usage: check_wheel.py WHEEL
 
-Unpacks the wheel into a temporary folder, imports mmcore from there, and prints its size.
+Unpacks the wheel into a temporary folder, imports mmcore from there, and prints its size. Then
+installs it into a virtual environment whose PATH holds no compiler, and captions the bundled
+picture there. Takes what mmcore requires from the environment that runs this.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tempfile
+import venv
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +33,7 @@ WANTED = (
     r"mmcore/assets/tiny_llava/model\.safetensors",
     r"mmcore/lib/libmmcore_core\.so",
     r"mmcore/lib/libmmcore_kernels\.so",
+    r"mmcore/lib/libmmcore_native\.so",
     r"mmcore/lib/cmake/mmcore/mmcoreConfig\.cmake",
     r"mmcore/lib/pkgconfig/mmcore-core\.pc",
     r"mmcore/include/mmcore/engine\.h",
@@ -94,12 +99,37 @@ def import_from(wheel: zipfile.ZipFile) -> str | None:
         return done.stderr if done.returncode else None
 
 
+def caption_without_compiler(wheel: Path) -> str | None:
+    """Install into a fresh environment and generate; return what went wrong."""
+    with tempfile.TemporaryDirectory() as folder:
+        venv.create(folder)
+        python = Path(folder, "bin", "python")
+        install = ["-m", "pip", "-qq", "--python", python, "install", "--no-deps", "--no-index"]
+        subprocess.run([sys.executable, *install, wheel], check=True)
+        [site] = Path(folder, "lib").glob("python*/site-packages")
+        # Requirements only: .pth files of that folder, an editable mmcore for one, are not read.
+        (site / "requirements.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        picture = site / "mmcore" / "assets" / "shapes.png"
+        command = ["generate", "--json", "--image", picture, "--prompt", "Describe the image."]
+        done = subprocess.run(
+            [Path(folder, "bin", "mmcore"), *command],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env={"PATH": str(python.parent), "HOME": folder, "HF_HUB_OFFLINE": "1"},
+        )
+        return None if "a large red circle" in done.stdout else done.stdout + done.stderr
+
+
 def main() -> int:
     """Check one wheel."""
-    with zipfile.ZipFile(Path(sys.argv[1])) as wheel:
+    path = Path(sys.argv[1]).resolve()
+    with zipfile.ZipFile(path) as wheel:
         found = list(problems(wheel))
         if failure := import_from(wheel):
             found.append(f"it cannot be imported: {failure}")
+    if failure := caption_without_compiler(path):
+        found.append(f"it does not run in an environment of its own: {failure}")
     for problem in found:
         print(problem)
     print(f"wheel: {'not as it should be' if found else 'as it should be'}")

@@ -71,8 +71,8 @@ Result<std::unique_ptr<EngineService>> EngineService::start(const Options& optio
 
   mmcore::EngineLoopOptions loop_options;
   loop_options.max_unfinished = options.max_requests;
-  auto loop = mmcore::EngineLoop::create(service->runner_->engine_config(), service->runner_,
-                                         loop_options);
+  auto loop =
+      mmcore::EngineLoop::create(service->runner_->engine_config(), service->runner_, loop_options);
   if (!loop.ok()) return loop.status();
   service->loop_ = std::move(loop).value();
   return service;

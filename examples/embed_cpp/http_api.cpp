@@ -194,10 +194,9 @@ void complete(const httplib::Request& request, httplib::Response& response, Engi
 }  // namespace
 
 void add_routes(httplib::Server& server, EngineService& engine, HttpCounters& counters) {
-  server.Post("/v1/completions",
-              [&](const httplib::Request& request, httplib::Response& response) {
-                complete(request, response, engine, counters);
-              });
+  server.Post("/v1/completions", [&](const httplib::Request& request, httplib::Response& response) {
+    complete(request, response, engine, counters);
+  });
   server.Get("/v1/models", [&](const httplib::Request&, httplib::Response& response) {
     const json model = {{"id", engine.model_name()}, {"object", "model"}, {"owned_by", "local"}};
     response.set_content(dump({{"object", "list"}, {"data", json::array({model})}}),
@@ -214,8 +213,9 @@ void add_routes(httplib::Server& server, EngineService& engine, HttpCounters& co
   server.set_error_handler([](const httplib::Request& request, httplib::Response& response) {
     if (!response.body.empty()) return;
     response.set_content(
-        dump({{"error", {{"message", "no answer for " + request.method + " " + request.path},
-                         {"type", "http_" + std::to_string(response.status)}}}}),
+        dump({{"error",
+               {{"message", "no answer for " + request.method + " " + request.path},
+                {"type", "http_" + std::to_string(response.status)}}}}),
         "application/json");
   });
   server.set_logger([&](const httplib::Request&, const httplib::Response& response) {

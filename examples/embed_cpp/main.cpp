@@ -56,8 +56,9 @@ int main(int argc, char** argv) {
 
   int taken = 0;
   sigwait(&signals, &taken);
-  std::printf("signal %d: refusing new requests, finishing %lld\n", taken,
-              static_cast<long long>(engine->metrics().num_running + engine->metrics().num_waiting));
+  std::printf(
+      "signal %d: refusing new requests, finishing %lld\n", taken,
+      static_cast<long long>(engine->metrics().num_running + engine->metrics().num_waiting));
   std::fflush(stdout);
   const mmcore::Status stopped = engine->stop(std::chrono::seconds(options->drain_s));
   server.stop();

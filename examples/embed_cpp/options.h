@@ -14,12 +14,12 @@ struct Options {
   int32_t kv_cache_mb = 256;
   int32_t max_model_len = 0;  // 0: the checkpoint's
   int32_t max_num_seqs = 64;
-  int32_t max_requests = 512;      // unfinished ones; more are answered with 429
-  int32_t connections = 1024;      // more wait for a thread
+  int32_t max_requests = 512;  // unfinished ones; more are answered with 429
+  int32_t connections = 1024;  // more wait for a thread
   int32_t max_body_mb = 16;
   int32_t max_megapixels = 16;
-  int32_t timeout_s = 120;         // of one request
-  int32_t drain_s = 30;            // after SIGTERM
+  int32_t timeout_s = 120;  // of one request
+  int32_t drain_s = 30;     // after SIGTERM
 };
 
 /// Reads "--name value" pairs. Without a value, an error or help was printed and `status` says how

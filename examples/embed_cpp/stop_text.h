@@ -1,4 +1,5 @@
-// Ends a text where a stop string begins, without showing the first characters of one that may come.
+// Ends a text where a stop string begins, without showing the first characters of one that may
+// come.
 #pragma once
 
 #include <string>
