@@ -15,6 +15,7 @@ PYBIND11_MODULE(_C, m) {
   mmcore::python::bind_request(m);
   mmcore::python::bind_step(m);
   mmcore::python::bind_engine(m);
+  mmcore::python::bind_host(m);
   py::module_ media = m.def_submodule("media", "Identities of media items.");
   mmcore::python::bind_media(media);
   py::module_ ops = m.def_submodule("ops", "The kernels, over anything that speaks DLPack.");

@@ -8,6 +8,7 @@ namespace mmcore::python {
 void bind_request(pybind11::module_& m);
 void bind_step(pybind11::module_& m);
 void bind_engine(pybind11::module_& m);
+void bind_host(pybind11::module_& m);
 void bind_media(pybind11::module_& m);  // m: the submodule _C.media
 void bind_ops(pybind11::module_& m);    // m: the submodule _C.ops
 
