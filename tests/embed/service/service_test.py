@@ -10,6 +10,7 @@ import http.client
 import json
 import socket
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def same_tokens_as_python(service: Service) -> None:
     streamed = service.post({**body, "stream": True})
     assert whole.status == streamed.status == 200
     assert whole.token_ids == streamed.token_ids == EXPECTED["token_ids"], whole
-    assert whole.text == streamed.text == EXPECTED["text"], whole
+    assert whole.text == streamed.text == EXPECTED["text"].lstrip(), whole
     assert len(streamed.events) > 5, "it came in one piece"
     assert whole.body["choices"][0]["finish_reason"] == "stop"
     assert streamed.events[-1]["usage"]["completion_tokens"] == len(EXPECTED["token_ids"])
@@ -51,7 +52,8 @@ def an_image_token_in_text_is_text(service: Service) -> None:
 def bad_requests_fail_alone(service: Service) -> None:
     body = question("Describe the image.", SMALL)
     broken = encoded(SMALL[:200])
-    bomb = SMALL[:16] + (60000).to_bytes(4, "big") * 2 + SMALL[24:]
+    header = SMALL[12:16] + (60000).to_bytes(4, "big") * 2 + SMALL[24:29]
+    bomb = SMALL[:12] + header + zlib.crc32(header).to_bytes(4, "big") + SMALL[33:]
     cases: list[tuple[object, str]] = [
         (b"{", "JSON object"),
         (b"[]", "JSON object"),
@@ -93,11 +95,12 @@ def a_large_body_is_refused(service: Service) -> None:
 
 def stop_strings_end_the_text(service: Service) -> None:
     body = question("Describe the image.", PICTURE.read_bytes(), max_tokens=64)
-    cut = EXPECTED["text"].index("circle")
+    text = EXPECTED["text"].lstrip()
+    cut = text.index("circle")
     for stop in ("circle", ["nowhere", "circle"]):
         for stream in (False, True):
             reply = service.post({**body, "stop": stop, "stream": stream})
-            assert reply.text == EXPECTED["text"][:cut], reply
+            assert reply.text == text[:cut], reply
     assert service.metrics()["requests_failed_total"] == 0
 
 
