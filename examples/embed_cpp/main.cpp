@@ -1,15 +1,38 @@
 // An HTTP service around mmcore: text and pictures in, text out, many clients in one batch.
 #include <httplib.h>
 #include <signal.h>
+#include <sys/socket.h>
 
 #include <chrono>
 #include <cstdio>
+#include <string>
 #include <thread>
 
 #include "connection_threads.h"
 #include "engine_service.h"
 #include "http_api.h"
 #include "options.h"
+
+namespace {
+
+/// Gives the port, or -1. cpp-httplib listens with a backlog of 5, so that the sixth of many
+/// clients that come at once may be turned away: ask again for the system's limit.
+int listen_on(httplib::Server& server, const std::string& host, int port) {
+  int listening = -1;
+  server.set_socket_options([&listening](int fd) {
+    httplib::default_socket_options(fd);
+    listening = fd;
+  });
+  if (port == 0) {
+    port = server.bind_to_any_port(host);
+  } else if (!server.bind_to_port(host, port)) {
+    return -1;
+  }
+  if (port > 0) listen(listening, SOMAXCONN);
+  return port;
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   int status = 0;
@@ -40,12 +63,7 @@ int main(int argc, char** argv) {
   server.set_keep_alive_max_count(1000);
   server.set_tcp_nodelay(true);
   service::add_routes(server, *engine, counters);
-  int port = options->port;
-  if (port == 0) {
-    port = server.bind_to_any_port(options->host);
-  } else if (!server.bind_to_port(options->host, port)) {
-    port = -1;
-  }
+  const int port = listen_on(server, options->host, options->port);
   if (port < 0) {
     std::fprintf(stderr, "cannot listen on %s:%d\n", options->host.c_str(), options->port);
     return 1;
