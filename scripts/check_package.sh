@@ -3,6 +3,8 @@
 #
 #   check_package.sh [static] [shared] [wheel]
 #
+# What hosts say about the bundled picture is compared with Python's LLM; PYTHON names one that can import mmcore.
+#
 #   static   cmake --install of the build that the C++ tests use
 #   shared   a build with BUILD_SHARED_LIBS of its own
 #   wheel    what the mmcore of this environment's Python installed (python -m mmcore --cmake-dir)
@@ -53,16 +55,18 @@ refuses() {
 check_cmake() {
   local name=$1 cmake_dir=$2 project
   refuses "$cmake_dir" "It has no component tensors" -DWANTED_VERSION=0.1 "-DWANTED_COMPONENTS=core;tensors"
-  refuses "$cmake_dir" "are: core, kernels" -DWANTED_VERSION=0.1 "-DWANTED_COMPONENTS=tensors"
+  refuses "$cmake_dir" "are: core, kernels, native" -DWANTED_VERSION=0.1 "-DWANTED_COMPONENTS=tensors"
   refuses "$cmake_dir" 'is compatible with requested version "0.2"' -DWANTED_VERSION=0.2 -DWANTED_COMPONENTS=core
   refuses "$cmake_dir" 'is compatible with requested version "1"' -DWANTED_VERSION=1 -DWANTED_COMPONENTS=core
-  for project in tests/embed tests/embed/c; do
+  for project in tests/embed tests/embed/c examples/embed_own_runner examples/embed_c; do
     [[ -f $project/CMakeLists.txt ]] || continue
     local build=$work/$name-${project//\//-}
-    quiet cmake -S "$project" -B "$build" -G Ninja -Dmmcore_DIR="$cmake_dir" "${without[@]}"
+    quiet cmake -S "$project" -B "$build" -G Ninja -Dmmcore_DIR="$cmake_dir" "${without[@]}" \
+      -DEXPECTED="$work/expected" -DCHECKPOINT="$root/python/mmcore/assets/tiny_llava"
     quiet cmake --build "$build"
-    ctest --test-dir "$build" --output-on-failure >"$work/log.txt" || { cat "$work/log.txt"; die "$project against $name"; }
-    grep -E 'tests passed' "$work/log.txt"
+    ctest --test-dir "$build" --output-on-failure --no-tests=error >"$work/log.txt" ||
+      { cat "$work/log.txt"; die "$project against $name"; }
+    echo "$project: $(grep -E 'tests passed' "$work/log.txt")"
   done
 }
 
@@ -88,7 +92,8 @@ check_closure() {
 }
 
 rm -rf "$work"
-mkdir -p "$work"
+mkdir -p "$work/expected"
+quiet "$python" tests/embed/expected.py "$work/expected"
 for kind in "${@:-static}"; do
   begin=$SECONDS
   if [[ $kind == wheel ]]; then

@@ -142,9 +142,10 @@ def main() -> int:
     arguments = parser.parse_args()
     print(f"load test: seed {arguments.seed}", flush=True)
     figures: list[dict[str, Any]] = []
+    prompts = make_prompts(arguments.clients)
     with Service(arguments.program.resolve()) as service:
-        prompts = make_prompts(arguments.clients)
         alone = [ask(service, prompt)[0] for prompt in prompts]
+    with Service(arguments.program.resolve()) as service:  # with nothing in its caches
         different = len({tuple(tokens) for tokens in alone})
         print(f"alone: {len(alone)} prompts, {different} different answers", flush=True)
         assert different > len(alone) // 20, "the answers do not tell the clients apart"
