@@ -14,7 +14,6 @@ import os
 import re
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import venv
 import zipfile
@@ -108,7 +107,8 @@ def caption_without_compiler(wheel: Path) -> str | None:
         subprocess.run([sys.executable, *install, wheel], check=True)
         [site] = Path(folder, "lib").glob("python*/site-packages")
         # Requirements only: .pth files of that folder, an editable mmcore for one, are not read.
-        (site / "requirements.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        packages = [entry for entry in sys.path if entry.endswith("-packages")]
+        (site / "requirements.pth").write_text("\n".join(packages))
         picture = site / "mmcore" / "assets" / "shapes.png"
         command = ["generate", "--json", "--image", picture, "--prompt", "Describe the image."]
         done = subprocess.run(

@@ -35,7 +35,7 @@ rm -f "$out"/mmcore-*.whl
 python -m pip wheel --quiet --no-build-isolation --no-deps "${options[@]}" --wheel-dir "$built" .
 if python -c 'import auditwheel' 2>/dev/null; then
   # Our own libraries lie in the wheel already, where the extension finds them.
-  python -m auditwheel --quiet repair --exclude 'libmmcore_*.so*' --wheel-dir "$out" "$built"/*.whl 2>"$built/auditwheel.txt" ||
+  python -m auditwheel repair --exclude 'libmmcore_*.so*' --wheel-dir "$out" "$built"/*.whl >"$built/auditwheel.txt" 2>&1 ||
     { cat "$built/auditwheel.txt" >&2; exit 1; }
 else
   echo "auditwheel is not installed: the wheel keeps the tag of this machine alone"
