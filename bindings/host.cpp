@@ -26,7 +26,7 @@ class PyPayload final : public MediaPayload {
 };
 
 template <class T>
-py::capsule capsule_of(T value, const char* name) {
+py::object capsule_of(T value, const char* name) {
   auto owned = std::make_unique<T>(std::move(value));
   const py::capsule capsule(owned.get(), name, [](PyObject* object) {
     delete static_cast<T*>(PyCapsule_GetPointer(object, PyCapsule_GetName(object)));
@@ -35,7 +35,7 @@ py::capsule capsule_of(T value, const char* name) {
   return capsule;
 }
 
-py::capsule host_runner(py::object runner) {
+py::object host_runner(py::object runner) {
   const auto destroy = [](ModelRunner* host) {
     py::gil_scoped_acquire locked;
     delete host;
@@ -44,7 +44,7 @@ py::capsule host_runner(py::object runner) {
                     "std::shared_ptr<mmcore::ModelRunner>");
 }
 
-py::capsule host_request(Request request, const std::vector<py::object>& payloads) {
+py::object host_request(Request request, const std::vector<py::object>& payloads) {
   if (payloads.size() != request.media.size()) {
     throw_error(Status::invalid_argument("host_request: " + std::to_string(payloads.size()) +
                                          " payloads for " + std::to_string(request.media.size()) +

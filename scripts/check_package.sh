@@ -81,6 +81,17 @@ check_pkg_config() {
   LD_LIBRARY_PATH=$lib_dir "$program" >"$work/log.txt" || { cat "$work/log.txt"; die "$program failed"; }
 }
 
+# A Python model under a C++ engine, which needs the libraries of the Python package.
+check_python_runner() {
+  local build=$work/python_runner
+  quiet cmake -S examples/embed_python -B "$build" -G Ninja -Dmmcore_DIR="$1" -DPython_EXECUTABLE="$(command -v "$python")" \
+    -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)"
+  quiet cmake --build "$build"
+  "$build/mmcore_embed_python" "$(command -v "$python")" "$root/python/mmcore/assets/tiny_llava" "$work/expected/picture.ppm" \
+    2>"$work/log.txt" | diff - "$work/expected/ids.txt" || { cat "$work/log.txt"; die "examples/embed_python"; }
+  echo "examples/embed_python: the same token ids"
+}
+
 # Links nothing but itself, the C++ runtime and the C library.
 check_closure() {
   local file foreign
@@ -108,5 +119,6 @@ for kind in "${@:-static}"; do
   check_closure "$lib_dir"
   check_cmake "$kind" "$cmake_dir"
   check_pkg_config "$lib_dir"
+  [[ $kind != wheel ]] || check_python_runner "$cmake_dir"
   echo "package, $kind: as it should be ($((SECONDS - begin)) s)"
 done

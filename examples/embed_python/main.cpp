@@ -48,8 +48,10 @@ int caption(const PythonModel& model, const RgbImage& image, const std::string& 
   for (const mmcore::SampledToken& token : output.new_tokens) ids.push_back(token.token);
   const auto text = model.decode(ids);
   if (!text.ok()) return fail(text.status());
-  for (const mmcore::TokenId id : ids) std::printf("%d ", id);
-  std::printf("\n%s\n", text.value().c_str());
+  std::string line;
+  for (const mmcore::TokenId id : ids) line += (line.empty() ? "" : " ") + std::to_string(id);
+  std::puts(line.c_str());
+  std::fprintf(stderr, "%s\n", text.value().c_str());
   return 0;
 }
 

@@ -25,6 +25,9 @@ __all__: list[str] = [
     "SchedulingPolicy",
     "StepOutcome",
     "StepPlan",
+    "host_config",
+    "host_request",
+    "host_runner",
     "media",
     "ops",
     "prompt_logprobs",
@@ -520,6 +523,21 @@ class Engine:
     def take_outputs(self) -> list[EngineOutput]: ...
     @property
     def config(self) -> EngineConfig: ...
+
+def host_config(config: EngineConfig) -> typing.Any:
+    """
+    Wrap a configuration for a C++ program.
+    """
+
+def host_request(request: Request, payloads: collections.abc.Sequence[typing.Any]) -> typing.Any:
+    """
+    Wrap a request for a C++ program; each item carries one of the payloads.
+    """
+
+def host_runner(runner: typing.Any) -> typing.Any:
+    """
+    Wrap a runner for a C++ program that drives the engine.
+    """
 
 def prompt_logprobs(
     plan: StepPlan, logits: typing.Any, first: typing.SupportsInt | typing.SupportsIndex = 0
