@@ -65,7 +65,7 @@ class HostedModel:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Give the text of generated tokens."""
-        return str(self._engine.get_tokenizer().decode(token_ids, skip_special_tokens=True))
+        return str(self._engine.get_tokenizer().decode(list(token_ids), skip_special_tokens=True))
 
 
 class _HostedRunner:
