@@ -17,7 +17,9 @@ import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,30 +145,29 @@ def main() -> int:
     print(f"load test: seed {arguments.seed}", flush=True)
     figures: list[dict[str, Any]] = []
     prompts = make_prompts(arguments.clients)
-    with Service(arguments.program.resolve()) as service:
+    program = arguments.program.resolve()
+    with Service(program) as service:
         alone = [ask(service, prompt)[0] for prompt in prompts]
-    with Service(arguments.program.resolve()) as service:  # with nothing in its caches
+    # With nothing in its caches, and a pool that the crowd fills: all of it is written in the first
+    # round, so that memory that still grows after that would be a leak.
+    with Service(program, "--kv-cache-mb", "32") as service:
         different = len({tuple(tokens) for tokens in alone})
         print(f"alone: {len(alone)} prompts, {different} different answers", flush=True)
         assert different > len(alone) // 20, "the answers do not tell the clients apart"
         for number in range(arguments.rounds):
-            for name, result in (
-                ("together", crowd(service, prompts, alone, arguments.clients)),
-                (
-                    "disconnects",
-                    disconnects(
-                        service,
-                        prompts,
-                        alone,
-                        arguments.disconnects,
-                        arguments.seed * 1000 + number,
-                    ),
+            seed = arguments.seed * 1000 + number
+            phases: dict[str, Callable[[], dict[str, Any]]] = {
+                "together": partial(crowd, service, prompts, alone, arguments.clients),
+                "disconnects": partial(
+                    disconnects, service, prompts, alone, arguments.disconnects, seed
                 ),
-            ):
+            }
+            for name, phase in phases.items():
+                result = phase()
                 metrics = settle(service)
                 leaks = {
-                    name: metrics[name]
-                    for name in (
+                    gauge: metrics[gauge]
+                    for gauge in (
                         "kv_blocks_used",
                         "encoder_entries_pinned",
                         "requests_failed_total",
