@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmcore.model_executor.graph_capture import GraphCapture, without_collections
-from mmcore.multimodal.byte_pixels import BytePixels
+from mmcore.multimodal.byte_pixels import BytePixels, look_up
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,6 +63,31 @@ class _Captured:
     outputs: list[torch.Tensor]
 
 
+class _PinnedBytes:
+    """The way of bytes to a device through memory that its copy engine reads by itself."""
+
+    def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
+        on_gpu = device.type == "cuda"
+        self._device = device
+        self._host = torch.empty(shape, dtype=torch.uint8, pin_memory=on_gpu)
+        self._array = self._host.numpy()
+        self._sent: Any = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
+        self._host_table = torch.empty(0)
+        self._table = torch.empty(0)
+
+    def to_device(self, pixels: BytePixels, first: int, taken: int) -> torch.Tensor:
+        """Give floats of some items on the device."""
+        if pixels.table is not self._host_table:
+            self._host_table, self._table = pixels.table, pixels.table.to(self._device)
+        if self._sent is not None:
+            self._sent.synchronize()  # what was sent last has left the memory
+        self._array[:taken] = pixels.data.numpy()[first : first + taken]
+        data = self._host[:taken].to(self._device, non_blocking=True)
+        if self._sent is not None:
+            self._sent.record()
+        return look_up(data, self._table)
+
+
 class EncoderGraphs:
     """Runs a model's ``embed_multimodal`` from graphs.
 
@@ -84,6 +109,7 @@ class EncoderGraphs:
         self._counts = counts
         self._device = device
         self._input = torch.zeros((counts[-1], *media.shape), dtype=torch.float32, device=device)
+        self._bytes = _PinnedBytes((counts[-1], *media.shape), device)
         self._capturing = GraphCapture(device)
         self._captured: dict[int, _Captured] = {}
         self._usable = True
@@ -104,6 +130,7 @@ class EncoderGraphs:
                 if not self._usable or time.monotonic() - started > _CAPTURE_SECONDS:
                     break
                 self._capture(count)
+        torch.cuda.empty_cache()  # of the calls before each capture, on a stream of their own
         logger.info(
             "captured %d of %d CUDA graphs of the encoder in %.2f s, %.0f MiB",
             len(self._captured),
@@ -126,12 +153,11 @@ class EncoderGraphs:
             [rows, hidden] for each item, in memory of its own; None if the items are none for a
             graph, or the encoder cannot be captured.
         """
-        pixels = batch.get(self._media.name)
+        pixels: Any = batch.get(self._media.name)
         if not self._usable or len(batch) != 1 or not self._takes(pixels):
             return None
-        floats = self._on_device(pixels)
         outputs: list[torch.Tensor] = []
-        for count, taken in divide(len(floats), self._counts):
+        for count, taken in divide(len(pixels), self._counts):
             captured = self._captured.get(count)
             if captured is None:
                 with without_collections():
@@ -139,7 +165,7 @@ class EncoderGraphs:
                 if captured is None:
                     return None
             first = len(outputs)
-            self._input[:taken].copy_(floats[first : first + taken])
+            self._read(pixels, first, taken)
             captured.graph.replay()
             outputs += [output.clone() for output in captured.outputs[:taken]]
         return outputs
@@ -151,11 +177,13 @@ class EncoderGraphs:
             floats = isinstance(pixels, BytePixels)
         return floats and tuple(pixels.shape[1:]) == self._media.shape
 
-    def _on_device(self, pixels: Any) -> torch.Tensor:
+    def _read(self, pixels: Any, first: int, taken: int) -> None:
+        """Bring some of a batch's items to where the graphs read them, without waiting."""
+        target = self._input[:taken]
         if isinstance(pixels, BytePixels):
-            return pixels.floats(self._device)
-        on_device: torch.Tensor = pixels.to(self._device, non_blocking=True)
-        return on_device
+            target.copy_(self._bytes.to_device(pixels, first, taken))
+        else:
+            target.copy_(pixels[first : first + taken], non_blocking=True)
 
     def _capture(self, count: int) -> _Captured | None:
         """Capture one number of items; an encoder that cannot be captured runs without from now."""

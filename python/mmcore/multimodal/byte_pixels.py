@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BytePixels"]
+__all__ = ["BytePixels", "look_up"]
 
 
 class BytePixels:
@@ -74,7 +74,8 @@ class BytePixels:
 
     @staticmethod
     def stack(pixels: Sequence[BytePixels]) -> BytePixels | None:
-        """Join pictures of one shape and one table in a new first dimension; None for others."""
+        """Join pictures on the host in a new first dimension; None if shapes or tables differ."""
+        import numpy as np
         import torch
 
         first = pixels[0]
@@ -82,7 +83,9 @@ class BytePixels:
             same = other.table is first.table or torch.equal(other.table, first.table)
             if not same or other.shape != first.shape:
                 return None
-        return BytePixels(torch.stack([one.data for one in pixels]), first.table)
+        # numpy copies at once, where torch would wake its threads up.
+        stacked = np.stack([one.data.numpy() for one in pixels])
+        return BytePixels(torch.from_numpy(stacked), first.table)
 
 
 def look_up(data: torch.Tensor, table: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,43 @@ def test_bytes_stand_for_the_processors_floats(name: str) -> None:
     processor = PROCESSORS[name]()
     for seed, size in enumerate(SIZES):
         assert_same(processor, [image(*size, seed=seed)])
+
+
+def torchvision_class(name: str) -> Any:
+    """Give an image processor of transformers that works with torchvision."""
+    folder = {"Llava": "llava", "LlavaNext": "llava_next", "Siglip": "siglip", "CLIP": "clip"}[name]
+    module = f"transformers.models.{folder}.image_processing_{folder}"
+    try:
+        found = getattr(importlib.import_module(module), f"{name}ImageProcessor")
+    except (ImportError, AttributeError) as error:
+        pytest.skip(f"needs torchvision: {error}")
+    if not hasattr(found, "rescale_and_normalize"):
+        pytest.skip("needs torchvision: this transformers falls back to Pillow")
+    return found
+
+
+TORCHVISION: list[tuple[str, dict[str, Any]]] = [
+    ("CLIP", CLIP),
+    ("CLIP", CLIP | {"resample": 2, "rescale_factor": 0.0123, "image_mean": [0.1, 0.2, 0.3]}),
+    ("CLIP", {"size": {"shortest_edge": 20}, "crop_size": {"height": 28, "width": 30}}),
+    ("CLIP", CLIP | {"do_normalize": False}),
+    ("CLIP", CLIP | {"do_rescale": False}),
+    ("Siglip", {"size": {"height": 28, "width": 42}}),
+    ("Llava", CLIP),
+    ("LlavaNext", CLIP | {"image_grid_pinpoints": PINPOINTS}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), TORCHVISION)
+def test_bytes_stand_for_the_floats_of_torchvision(name: str, options: dict[str, Any]) -> None:
+    processor = torchvision_class(name)(**options)
+    threads = torch.get_num_threads()
+    for seed, size in enumerate([(28, 42), *SIZES]):
+        assert_same(processor, [image(*size, seed=seed)])
+    if name != "LlavaNext":
+        assert_same(processor, [image(30 + i, 40, seed=i) for i in range(3)])
+        assert_same(processor, [image(28, 28, seed=i) for i in range(3)])
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1", "LA"])
