@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mmcore import _C as _C
+    from mmcore.beam_search import BeamSearchOutput, BeamSearchParams, BeamSearchSequence
     from mmcore.engine.arg_utils import EngineArgs
     from mmcore.engine.llm_engine import LLMEngine
     from mmcore.entrypoints.llm import LLM
@@ -46,6 +47,9 @@ __all__ = [
     "INPUT_REGISTRY",
     "LLM",
     "MULTIMODAL_REGISTRY",
+    "BeamSearchOutput",
+    "BeamSearchParams",
+    "BeamSearchSequence",
     "CheckpointError",
     "CompletionOutput",
     "EngineArgs",
@@ -75,6 +79,9 @@ _HOME = {
     "INPUT_REGISTRY": "mmcore.inputs",
     "LLM": "mmcore.entrypoints.llm",
     "MULTIMODAL_REGISTRY": "mmcore.multimodal",
+    "BeamSearchOutput": "mmcore.beam_search",
+    "BeamSearchParams": "mmcore.beam_search",
+    "BeamSearchSequence": "mmcore.beam_search",
     "CompletionOutput": "mmcore.outputs",
     "EngineArgs": "mmcore.engine.arg_utils",
     "LLMEngine": "mmcore.engine.llm_engine",

@@ -283,6 +283,8 @@ class CacheConfig:
         Keep blocks of finished requests for prompts that begin the same way.
     cache_dtype
         ``"auto"`` for the model's dtype.
+    kv_offload_gib
+        Host memory, in GiB, for blocks that are evicted from the cache; 0 keeps none.
     """
 
     block_size: int = 16
@@ -290,6 +292,7 @@ class CacheConfig:
     num_gpu_blocks_override: int | None = None
     enable_prefix_caching: bool = True
     cache_dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    kv_offload_gib: float = 0.0
 
     def __post_init__(self) -> None:
         size = int_at_least("block_size", self.block_size, 1)
@@ -302,6 +305,13 @@ class CacheConfig:
         if self.num_gpu_blocks_override is not None:
             # Block 0 is the null block, so one block holds nothing.
             int_at_least("num_gpu_blocks_override", self.num_gpu_blocks_override, 2)
+        offload = as_finite("kv_offload_gib", self.kv_offload_gib)
+        require(offload >= 0, f"kv_offload_gib must be at least 0, got {offload}.")
+        require(
+            offload == 0 or self.enable_prefix_caching,
+            f"kv_offload_gib is {offload}, but without enable_prefix_caching no block is kept. "
+            "Enable it, or set kv_offload_gib to 0.",
+        )
         one_of("cache_dtype", self.cache_dtype, ("auto", "float32", "float16", "bfloat16"))
 
 

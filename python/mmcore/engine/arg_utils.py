@@ -67,6 +67,9 @@ class EngineArgs:
     block_size, num_gpu_blocks_override, gpu_memory_utilization
         The KV cache: tokens a block, number of blocks (the null block included) instead of what
         the memory plan finds room for, and the share of the device's memory that may be used.
+    kv_offload_gib
+        Host memory, in GiB, that keeps blocks evicted from the KV cache until a prompt needs them
+        again: loading a prefix is faster than computing it. 0, the default, keeps none.
     limit_mm_per_prompt, mm_processor_kwargs
         Most items of each modality in one prompt (1 where nothing is said), and options for the
         model's processors.
@@ -120,6 +123,7 @@ class EngineArgs:
     num_gpu_blocks_override: int | None = None
     gpu_memory_utilization: float = 0.9
     kv_cache_dtype: str = "auto"
+    kv_offload_gib: float = 0.0
     limit_mm_per_prompt: Mapping[str, int] | None = None
     mm_processor_kwargs: dict[str, Any] | None = None
     load_format: str = "auto"
@@ -219,6 +223,7 @@ class EngineArgs:
                 gpu_memory_utilization=self.gpu_memory_utilization,
                 num_gpu_blocks_override=self.num_gpu_blocks_override,
                 enable_prefix_caching=self.enable_prefix_caching,
+                kv_offload_gib=self.kv_offload_gib,
                 cache_dtype=self.kv_cache_dtype,  # type: ignore[arg-type]  # checked there
             ),
             scheduler_config=scheduler_config,

@@ -76,6 +76,7 @@ class LLMEngine:
         self.core_config = CoreConfig(
             block_size=cache.block_size,
             num_blocks=executor.memory.num_blocks,
+            num_host_blocks=executor.memory.num_host_blocks,
             enable_prefix_caching=cache.enable_prefix_caching,
             max_model_len=model_config.max_model_len,
             max_num_seqs=scheduler.max_num_seqs,

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from mmcore.beam_search import BeamSearchOutput, BeamSearchParams
 from mmcore.engine.arg_utils import EngineArgs
 from mmcore.engine.llm_engine import LLMEngine
 from mmcore.entrypoints.chat import ChatPrompts
@@ -217,6 +218,42 @@ class LLM:
             raise ValidationError("lora_request is not supported.", code="unsupported")
         params = _one_each("sampling_params", sampling_params, len(prompts), SamplingParams())
         return self._run(prompts, params, [0] * len(prompts), use_tqdm, errors)
+
+    def beam_search(
+        self,
+        prompts: PromptType | Sequence[PromptType],
+        params: BeamSearchParams,
+        lora_request: Any = None,
+        use_tqdm: bool = False,
+    ) -> list[BeamSearchOutput]:
+        """Search for the most likely continuations of prompts, which run together.
+
+        Parameters
+        ----------
+        prompts
+            As for :meth:`generate`, with images or without.
+        params
+            For all prompts.
+        use_tqdm
+            Accepted; there is no progress to show before the search ends.
+
+        Returns
+        -------
+        list
+            One output a prompt, with ``beam_width`` sequences or as many as were found, best first.
+
+        Raises
+        ------
+        MmcoreError
+            Of the first prompt that cannot be served; nothing of the others goes on.
+        """
+        from mmcore.entrypoints.beam_prompts import BeamPrompts
+
+        if not isinstance(params, BeamSearchParams):
+            raise ValidationError(f"params must be BeamSearchParams, got {type(params).__name__}.")
+        if lora_request is not None:
+            raise ValidationError("lora_request is not supported.", code="unsupported")
+        return BeamPrompts(self.llm_engine, _as_list(prompts, None), params).run()
 
     def encode(self, *args: Any, **kwargs: Any) -> list[Any]:
         """Refuse: pooling models are not supported."""

@@ -16,6 +16,7 @@ from mmcore.model_executor.decode_graphs import DecodeGraphs, batch_sizes
 from mmcore.model_executor.encoder_graphs import EncoderGraphs, item_counts
 from mmcore.model_executor.forward_signature import required_media_arguments
 from mmcore.model_executor.graph_capture import GRAPH_BYTES
+from mmcore.model_executor.host_blocks import HostBlocks
 from mmcore.model_executor.kv_cache import KvCacheSpec, allocate_kv_caches, empty_kv_caches
 from mmcore.model_executor.media_ahead import MediaAhead
 from mmcore.model_executor.media_mapper import MediaMapper
@@ -195,11 +196,27 @@ def build_executor(
         time.monotonic() - loaded,
     )
     runner = ModelRunner(model, kv_caches, mapper, device)
+    if memory.num_host_blocks:
+        runner.host_blocks = _host_blocks(spec, kv_caches, memory)
     if device.type == "cuda":
         _prepare_cuda(
             runner, model_config, cache_config, scheduler_config, graph_sizes, encoder_plan
         )
     return Executor(runner, memory, limits, profile.logits_size, split)
+
+
+def _host_blocks(
+    spec: KvCacheSpec, kv_caches: list[torch.Tensor], memory: MemoryPlan
+) -> HostBlocks:
+    """Allocate the host memory for evicted blocks."""
+    needed, available = memory.request.host_kv_bytes, available_cpu_bytes()
+    if needed > available:
+        raise ValidationError(
+            f"kv_offload_gib needs {needed / 2**30:.2f} GiB of host memory, but only "
+            f"{available / 2**30:.2f} GiB are available. Lower it.",
+            code="no_cache_memory",
+        )
+    return HostBlocks(spec, kv_caches, memory.num_host_blocks)
 
 
 def _prepare_cuda(
@@ -352,6 +369,7 @@ def memory_request(
         max_num_seqs=scheduler_config.max_num_seqs,
         num_blocks_override=cache_config.num_gpu_blocks_override,
         kv_bytes_cap=MAX_CPU_KV_BYTES if device.type == "cpu" else None,
+        host_kv_bytes=int(cache_config.kv_offload_gib * 2**30),
     )
 
 

@@ -3,7 +3,8 @@
     budget = weights + encoder cache + workspace + KV cache
 
 Everything but the last term follows from the checkpoint and the step's budgets; the KV cache gets
-the rest. :mod:`~mmcore.model_executor.profile_run` checks the plan with one run of dummy data.
+the rest. Host memory for evicted blocks comes on top of that on a GPU, and out of it on a CPU.
+:mod:`~mmcore.model_executor.profile_run` checks the plan with one run of dummy data.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ class MemoryRequest:
         Blocks to allocate whatever the budget is; None computes them.
     kv_bytes_cap
         Most bytes for the KV cache; None for no limit. One sequence of full length may exceed it.
+    host_kv_bytes
+        Host memory for blocks that were evicted from the KV cache.
     """
 
     device: str
@@ -62,6 +65,7 @@ class MemoryRequest:
     max_num_seqs: int
     num_blocks_override: int | None = None
     kv_bytes_cap: int | None = None
+    host_kv_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +85,15 @@ class MemoryPlan:
         """Tokens that the pool holds."""
         return (self.num_blocks - 1) * self.request.block_size
 
+    @property
+    def num_host_blocks(self) -> int:
+        """Blocks that the host memory holds."""
+        return self.request.host_kv_bytes // self.request.bytes_per_block
+
     def lines(self) -> list[str]:
         """Describe the plan for the log."""
         r = self.request
-        return [
+        lines = [
             f"memory plan on {r.device}: budget {_size(r.budget_bytes)} = "
             f"weights {_size(r.weights_bytes)} + encoder cache {_size(r.encoder_cache_bytes)} + "
             f"workspace {_size(r.workspace_bytes)} + KV cache {_size(self.kv_bytes)} + free",
@@ -92,6 +101,12 @@ class MemoryPlan:
             f"{_size(r.bytes_per_block)} each; {self.kv_tokens} tokens in all, "
             f"{self.kv_tokens / r.max_model_len:.1f} sequences of {r.max_model_len}",
         ]
+        if self.num_host_blocks:
+            lines.append(
+                f"host memory for evicted blocks: {_size(r.host_kv_bytes)}, "
+                f"{self.num_host_blocks} blocks, {self.num_host_blocks * r.block_size} tokens"
+            )
+        return lines
 
 
 def plan_memory(request: MemoryRequest) -> MemoryPlan:
@@ -102,6 +117,11 @@ def plan_memory(request: MemoryRequest) -> MemoryPlan:
     ValidationError
         If nothing is left, or a sequence of full length does not fit.
     """
+    if 0 < request.host_kv_bytes < request.bytes_per_block:
+        raise ValidationError(
+            f"kv_offload_gib gives {_size(request.host_kv_bytes)}, less than one KV block of "
+            f"{_size(request.bytes_per_block)}. Give more, or 0 to keep no evicted blocks."
+        )
     if request.num_blocks_override is not None:
         plan = MemoryPlan(request, request.num_blocks_override)
         if plan.kv_tokens < request.max_model_len:
@@ -116,6 +136,8 @@ def plan_memory(request: MemoryRequest) -> MemoryPlan:
     left = request.budget_bytes - (
         request.weights_bytes + request.encoder_cache_bytes + request.workspace_bytes
     )
+    if request.device == "cpu":
+        left -= request.host_kv_bytes
     per_sequence = -(-request.max_model_len // request.block_size)
     if request.kv_bytes_cap is not None:
         needed = (per_sequence + 1) * request.bytes_per_block

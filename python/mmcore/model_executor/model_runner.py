@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from mmcore.model_executor.decode_graphs import DecodeGraphs
+    from mmcore.model_executor.host_blocks import HostBlocks
 
 __all__ = ["ModelRunner", "RunnerRequest"]
 
@@ -73,6 +74,8 @@ class ModelRunner:
         Turns plans into tensors.
     graphs
         Run steps of one row a sequence; None to launch all kernels one by one.
+    host_blocks
+        Keeps evicted blocks of the KV cache; None to keep none.
     ahead
         Prepares media while the device works; None where the device is the host.
     """
@@ -90,6 +93,7 @@ class ModelRunner:
         self.device = device
         self.inputs: PlanReader = HostInputs()
         self.graphs: DecodeGraphs | None = None
+        self.host_blocks: HostBlocks | None = None
         self.ahead: MediaAhead | None = None
         self.encoder: EncoderRunner | None = None
         split: bool = supports_encoder_split(model)
@@ -117,6 +121,11 @@ class ModelRunner:
             self.ahead.forget(request_id)
         self._with_processors.discard(request_id)
         self._unscheduled.discard(request_id)
+
+    @property
+    def num_host_blocks(self) -> int:
+        """Blocks of host memory for evicted KV blocks; the core asks when it is made."""
+        return 0 if self.host_blocks is None else self.host_blocks.num_blocks
 
     @property
     def num_requests(self) -> int:
@@ -148,6 +157,12 @@ class ModelRunner:
         return nullcontext() if self.device.type == "cpu" else torch.cuda.device(self.device)
 
     def _execute(self, plan: _C.StepPlan) -> list[Failure] | None:
+        if self.host_blocks is not None:
+            saves, loads = plan.host_saves, plan.host_loads
+            if len(saves):
+                self.host_blocks.save(saves.tolist())
+            if len(loads):
+                self.host_blocks.load(loads.tolist())
         copies = plan.block_copies
         if len(copies):
             self._copy_blocks(copies)

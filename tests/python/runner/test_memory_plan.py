@@ -83,6 +83,17 @@ def test_the_plan_describes_itself() -> None:
         assert part in second
 
 
+def test_host_memory_for_evicted_blocks() -> None:
+    request = replace(REQUEST, host_kv_bytes=10_999)
+    plan = plan_memory(request)
+    assert (plan.num_host_blocks, plan.num_blocks) == (10, 50), "a GPU's memory is its own"
+    assert "10.74 KiB, 10 blocks, 160 tokens" in plan.lines()[2]
+    assert plan_memory(replace(request, device="cpu")).num_blocks == 39, "a CPU has one memory"
+    assert len(plan_memory(REQUEST).lines()) == 2
+    with pytest.raises(ValidationError, match="less than one KV block"):
+        plan_memory(replace(REQUEST, host_kv_bytes=999))
+
+
 def test_the_machine_has_memory() -> None:
     assert 1 << 20 < available_cpu_bytes() < 1 << 50
 
