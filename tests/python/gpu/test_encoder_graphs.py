@@ -13,6 +13,7 @@ from tiny_fixtures import assert_idle, make_llm, picture
 
 from mmcore import LLM, SamplingParams
 from mmcore.multimodal import MULTIMODAL_REGISTRY, MultiModalInputs
+from mmcore.multimodal.byte_pixels import BytePixels
 
 pytestmark = GPU
 
@@ -73,6 +74,12 @@ def test_a_full_graph_gives_the_same_rows(llava_folder: Path) -> None:
     for outputs, expected in kept:
         for output, rows in zip(outputs, expected, strict=True):
             torch.testing.assert_close(output, rows, rtol=1e-5, atol=1e-5)
+
+
+def test_bytes_become_the_same_floats_on_the_device() -> None:
+    data = torch.randint(0, 256, (2, 5, 3, 17, 19), dtype=torch.uint8)
+    pixels = BytePixels(data, torch.randn(3, 256))
+    assert torch.equal(pixels.floats("cuda").cpu(), pixels.floats())
 
 
 def test_other_shapes_and_embeddings_pass_by(llava_folder: Path) -> None:
