@@ -24,7 +24,7 @@ compiled := $(shell find bindings cmake cpp cuda -type f 2>/dev/null) CMakeLists
 export PATH := $(bin):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cpp test-python bench soak cuda-check gpu stubs format lint typecheck wheel wheel-cuda clean build
+.PHONY: help demo test test-cpp test-python bench soak mutations cuda-check gpu stubs format lint typecheck wheel wheel-cuda clean build
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -48,6 +48,9 @@ bench: $(stamps)/built ## the C++ benchmarks and the ops against torch
 
 soak: $(stamps)/built $(stamps)/test ## look for rare faults for MINUTES (10), write benchmarks/results/soak-*.md
 	@bash scripts/soak.sh
+
+mutations: $(stamps)/deps ## break the core on purpose: each mistake of tests/mutations must be caught and named
+	@$(bin)/python scripts/check_mutations.py
 
 cuda-check: $(stamps)/deps ## compile the CUDA kernels; needs nvcc, no GPU
 	@bash scripts/cuda_check.sh

@@ -32,8 +32,8 @@ LIVE = 16  # requests at a time
 CHECK_EVERY = 250  # requests between two looks at invariants and memory
 ABORTED = 0.3
 BAD = 0.1
-REMEMBERED_EVERY = 40  # finished requests between two that run again alone
-MAX_REMEMBERED = 200
+REMEMBERED_EVERY = 5  # finished requests between two that run again alone
+MAX_REMEMBERED = 200  # reached within the first requests: what is kept here grows the memory, too
 
 
 def resident_kib() -> int:

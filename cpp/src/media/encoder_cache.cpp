@@ -26,8 +26,14 @@ EncoderSlot EncoderCache::pin(const EncoderKey& key) {
   return it->second.slot;
 }
 
+EncoderCache::Entries::iterator EncoderCache::at(EncoderSlot slot) const {
+  const auto it = by_slot_.find(slot);
+  check(it != by_slot_.end(), "encoder cache: a slot in use was evicted (encoder.pin)");
+  return it->second;
+}
+
 void EncoderCache::unpin(EncoderSlot slot) {
-  const auto it = by_slot_.at(slot);
+  const auto it = at(slot);
   Entry& entry = it->second;
   check(entry.pins > 0, "encoder cache: unpin of an entry without pins");
   if (--entry.pins > 0) return;

@@ -91,8 +91,9 @@ class EncoderCache {
   };
   using Entries = std::map<EncoderKey, Entry>;
 
-  Entry& entry(EncoderSlot slot) { return by_slot_.at(slot)->second; }
-  const Entry& entry(EncoderSlot slot) const { return by_slot_.at(slot)->second; }
+  Entries::iterator at(EncoderSlot slot) const;
+  Entry& entry(EncoderSlot slot) { return at(slot)->second; }
+  const Entry& entry(EncoderSlot slot) const { return at(slot)->second; }
   void erase(Entries::iterator it);
 
   int64_t capacity_rows_;

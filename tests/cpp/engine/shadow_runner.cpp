@@ -1,8 +1,10 @@
 #include "engine/shadow_runner.h"
 
 #include <algorithm>
+#include <new>
 #include <stdexcept>
 #include <string_view>
+#include <tuple>
 #include <utility>
 
 namespace mmcore::testing {
@@ -158,7 +160,7 @@ void ShadowRunner::check_plan(const StepPlan& plan) {
   int32_t longest = 0;
   for (size_t i = 0; i < n; ++i) {
     const ScheduledSequence& s = plan.sequences[i];
-    if (s.num_tokens < 1) complain("a sequence without tokens");
+    if (s.num_tokens < 1) complain("step.entries: a sequence without tokens");
     if (s.first_row != row || plan.query_start[i] != row) complain("rows are not contiguous");
     if (prefill_seen && !s.is_prefill) complain("a decode after a prefill");
     prefill_seen = prefill_seen || s.is_prefill;
@@ -210,6 +212,30 @@ void ShadowRunner::run_transfers(const StepPlan& plan) {
     if (std::find(from, from + size, kGarbage) != from + size)
       complain("a host block is loaded that was never saved");
     std::copy(from, from + size, kv_.begin() + load.block * size);
+  }
+}
+
+void ShadowRunner::check_sampling(const StepPlan& plan) {
+  for (const ScheduledSequence& s : plan.sequences) {
+    if (s.sample_row < 0) continue;
+    const SampleRow& row = plan.sampling.at(static_cast<size_t>(s.sample_row));
+    const Request& request = requests_.at(s.request);
+    const SamplingParams& own = request.sampling;
+    const auto parameters = [](const auto& of) {
+      return std::tuple(of.temperature, of.top_p, of.top_k, of.min_p, of.presence_penalty,
+                        of.frequency_penalty, of.repetition_penalty, of.num_logprobs);
+    };
+    const bool unread = config_.async_schedule && own.presence_penalty == 0 &&
+                        own.repetition_penalty == 1 && row.prompt_tokens.empty() &&
+                        row.output_tokens.empty();
+    const bool history =
+        unread || (std::ranges::equal(row.prompt_tokens, request.prompt_token_ids) &&
+                   row.output_tokens.size() == row.counter);
+    if (parameters(row) != parameters(own) || row.seed != sequence_seed(own.seed, s.sequence) ||
+        !std::ranges::equal(row.logit_bias, own.logit_bias) ||
+        !std::ranges::equal(row.allowed_tokens, own.allowed_token_ids) || !history)
+      complain("step.sampling: request " + std::to_string(s.request) +
+               " is sampled with the parameters of another");
   }
 }
 
@@ -287,11 +313,11 @@ Status ShadowRunner::execute(const StepPlan& plan, StepResult& result) {
   last_plan = plan;
   if (!plan.token_sources.empty()) complain("a token is unknown");
   const Status status = run(plan, result);
-  if (!status.ok() && throw_faults) throw std::runtime_error(status.message());
-  return status;
+  return status.ok() ? status : fault(status.message());
 }
 
 Status ShadowRunner::fault(const std::string& what) const {
+  if (throw_faults && steps % 2 == 0) throw std::bad_alloc();
   if (throw_faults) throw std::runtime_error(what);
   return Status::internal(what);
 }
@@ -321,8 +347,7 @@ Status ShadowRunner::end(StepResult& result) {
   const bool failed = !step.status.ok() || !step.result.failed.empty();
   if (failed)
     for (Begun& behind : begun_) behind.dropped = true;
-  if (!step.status.ok() && throw_faults) throw std::runtime_error(step.status.message());
-  return step.status;
+  return step.status.ok() ? step.status : fault(step.status.message());
 }
 
 void ShadowRunner::run_begun(Begun& step) {
@@ -371,8 +396,10 @@ void ShadowRunner::check_unchanged(const Begun& step) {
 
 Status ShadowRunner::run(const StepPlan& plan, StepResult& result) {
   ++steps;
+  if (at_run) at_run();
   check_plan(plan);
   check_transfers(plan);
+  check_sampling(plan);
   std::string fault;
   if (fail_next) fault = "a passing fault";
   fail_next = false;

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -49,7 +50,8 @@ class ShadowRunner : public ModelRunner {
   std::set<RequestId> poisoned;       // a step with one of these fails without naming it
   bool fail_next = false;             // the next step fails, once
   bool fail_next_begin = false;       // begin() does, once
-  bool throw_faults = false;          // faults are exceptions instead of Status
+  bool throw_faults = false;          // faults are exceptions (memory is gone, for one), no Status
+  std::function<void()> at_run;       // for what happens while a step runs, such as time
 
   /// What was wrong with the plans so far; tests expect none.
   const std::vector<std::string>& complaints() const { return complaints_; }
@@ -78,6 +80,7 @@ class ShadowRunner : public ModelRunner {
   void check_plan(const StepPlan& plan);
   void check_transfers(const StepPlan& plan);
   void run_transfers(const StepPlan& plan);
+  void check_sampling(const StepPlan& plan);
   void run_encoder(const StepPlan& plan);
   void run_sequence(const StepPlan& plan, size_t index, const std::vector<uint64_t>& inputs,
                     StepResult& result);

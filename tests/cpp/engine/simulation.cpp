@@ -20,6 +20,7 @@ Simulation::Simulation(uint64_t seed, const SimulationOptions& options)
   }
   runner_ = std::make_unique<ShadowRunner>(config_);
   runner_->throw_faults = chance(50);
+  runner_->at_run = [this] { take_time(); };
   runner_->overlapping = options_.async.value_or(chance(80));
   auto made = Engine::create(config_, runner_.get());
   if (made.ok())
@@ -134,6 +135,13 @@ Request Simulation::draw_request() {
   s.max_tokens = static_cast<int32_t>(one_of({1, 5, 20, 40, 1000}));
   s.min_tokens = chance(20) ? std::min<int32_t>(3, s.max_tokens) : 0;
   s.seed = random_() % 3;
+  if (chance(50)) {
+    s.temperature = one_of({0.0f, 0.5f, 2.0f});
+    s.top_k = static_cast<int32_t>(one_of({-1, 1, 2}));
+    s.presence_penalty = one_of({0.0f, -1.5f, 2.0f});
+    s.repetition_penalty = one_of({1.0f, 0.5f, 1.3f});
+    s.logit_bias = {{static_cast<TokenId>(draw(0, config_.vocab_size - 1)), 1.0f}};
+  }
   s.ignore_eos = chance(60);
   if (chance(20) && config_.vocab_size > 4)
     s.stop_token_ids = {static_cast<TokenId>(draw(0, config_.vocab_size - 1))};
@@ -207,6 +215,13 @@ void Simulation::plant_faults() {
   }
 }
 
+// Some steps are slow: deadlines pass while they run.
+void Simulation::take_time() {
+  const int64_t time = chance(5) ? draw(1, 300) : 0;
+  now_us_ += time;
+  slow_steps_ += config_.step_watchdog_us > 0 && time > config_.step_watchdog_us;
+}
+
 void Simulation::step() {
   const bool work = engine_->has_unfinished();
   plant_faults();
@@ -216,7 +231,7 @@ void Simulation::step() {
   ++steps_;
   if (!outcome.ok()) return problem("step: " + outcome.status().message());
   if (work && engine_->has_unfinished() && outcome.value().num_tokens == 0)
-    problem("there was work but no token was planned");
+    problem("sched.progress: there was work but no token was planned");
   for (const std::string& violation : engine_->check_invariants()) problem(violation);
   for (const std::string& complaint : runner_->complaints()) problem("plan: " + complaint);
   take_outputs();
@@ -236,7 +251,7 @@ void Simulation::check_deadlines(int64_t step_began) {
     const Request& r = life.request;
     if ((r.timeout_us > 0 && age >= r.timeout_us) ||
         (r.queue_timeout_us > 0 && age >= r.queue_timeout_us && !life.began))
-      problem("request " + std::to_string(id) + " outlived its deadline");
+      problem("engine.deadline: request " + std::to_string(id) + " outlived its deadline");
   }
 }
 
@@ -246,8 +261,10 @@ void Simulation::take_outputs() {
     Life& life = lives_[which];
     const std::string name =
         "request " + std::to_string(output.id) + "/" + std::to_string(output.sequence);
-    if (life.id != output.id || life.sequence != output.sequence) problem(name + " is unknown");
-    if (life.reason != FinishReason::kNone) problem(name + " has an output after its end");
+    if (life.id != output.id || life.sequence != output.sequence)
+      problem("engine.outputs: " + name + " is unknown");
+    if (life.reason != FinishReason::kNone)
+      problem("engine.outputs: " + name + " has an output after its end");
     for (const SampledToken& token : output.new_tokens) life.tokens.push_back(token.token);
     for (const auto& entry : output.new_prompt_logprobs)
       life.prompt_logprobs.push_back(entry.at(0).logprob);
@@ -278,8 +295,8 @@ void Simulation::check_life(const Life& life) {
   if (life.tokens.size() > expected.size() || life.prompt_logprobs.size() > logprobs.size() ||
       !std::equal(life.tokens.begin(), life.tokens.end(), expected.begin()) ||
       !std::equal(life.prompt_logprobs.begin(), life.prompt_logprobs.end(), logprobs.begin()))
-    problem(name + " gave other tokens than alone");
-  if (life.reason == FinishReason::kNone) problem(name + " never ended");
+    problem("runner.rows: " + name + " gave other tokens than alone");
+  if (life.reason == FinishReason::kNone) problem("engine.outputs: " + name + " never ended");
   const bool timed_out = life.error.code() == StatusCode::kTimeout;
   if (timed_out && life.request.timeout_us == 0 &&
       (life.request.queue_timeout_us == 0 || life.began))
@@ -296,15 +313,19 @@ void Simulation::check_end() {
   EngineMetrics m = engine_->metrics();
   if (m.num_running != 0 || m.num_waiting != 0 || m.blocks_used != 0 ||
       m.encoder_entries_pinned != 0)
-    problem("resources are held at the end");
+    problem("engine.quiet: resources are held at the end");
   if (m.items_encoded != static_cast<uint64_t>(runner_->items_encoded))
     problem("items_encoded is not what the runner encoded");
-  if (!runner_->requests().empty()) problem("requests were not released");
+  // A step that overlaps another may take its time in the other's call.
+  if (!config_.async_schedule && m.steps_slow != static_cast<uint64_t>(slow_steps_))
+    problem("engine.deadline: " + std::to_string(m.steps_slow) + " steps were slow, not " +
+            std::to_string(slow_steps_));
+  if (!runner_->requests().empty()) problem("engine.quiet: requests were not released");
   if (!engine_->reset_caches().ok()) problem("reset_caches at the end");
   m = engine_->metrics();
   if (m.blocks_cached != 0 || m.host_blocks_used != 0 || m.encoder_entries != 0 ||
       m.encoder_rows != 0)
-    problem("reset_caches left something");
+    problem("engine.quiet: reset_caches left something");
   for (const std::string& violation : engine_->check_invariants()) problem(violation);
 }
 

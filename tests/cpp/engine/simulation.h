@@ -63,6 +63,7 @@ class Simulation {
   void submit();
   void interfere();
   void plant_faults();
+  void take_time();
   void step();
   void take_outputs();
   void check_deadlines(int64_t step_began);
@@ -86,6 +87,7 @@ class Simulation {
   int submitted_ = 0;
   int64_t now_us_ = 1'000;  // the engine's clock
   int64_t steps_ = 0;
+  int64_t slow_steps_ = 0;
   int64_t steps_since_fault_ = 0;
   std::vector<std::string> problems_;
 };

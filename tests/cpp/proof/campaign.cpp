@@ -76,6 +76,7 @@ std::optional<Finding> run_seed(const Subject& subject, uint64_t seed, Totals& t
     violation = drive(machine, operations, &done);
     const KvMachine::Totals more = machine.totals();
     totals.kv.hits += more.hits;
+    totals.kv.partials += more.partials;
     totals.kv.copies += more.copies;
     totals.kv.writes += more.writes;
     totals.kv.rollbacks += more.rollbacks;

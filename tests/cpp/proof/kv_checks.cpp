@@ -9,6 +9,7 @@ namespace {
 
 // The validators that the engine carries are slower than the checks here; they take their turn.
 constexpr int64_t kOwnValidatorsEvery = 64;
+constexpr int32_t kLookedAt = 8;  // blocks behind a hit, for a partial one (docs: kv.partial)
 
 std::string block_name(BlockId block) { return "block " + std::to_string(block); }
 
@@ -95,6 +96,46 @@ void KvMachine::check_salts() {
         return fail("I10", block_name(block) + " is shared across salts or adapters");
     }
   }
+}
+
+// Behind the hits: how many tokens of a cached block are the document's, up to its next item. 0 for
+// content that lies elsewhere, and for blocks with items, which are used whole or not at all.
+int64_t KvMachine::shared_beginning(const Document& document, int content) const {
+  const auto i = hits_.size();
+  const auto begin = static_cast<int64_t>(i) * flavour_.block_size;
+  for (int other = 0; other < documents_.size(); ++other) {
+    const Document& source = documents_[other];
+    if (i >= source.block.size() || source.block[i] != content) continue;
+    const ItemRange items = source.chain.spans().overlapping(begin, begin + flavour_.block_size);
+    if (items.first < items.last) return 0;
+    int64_t same = 0;
+    while (same < flavour_.block_size && begin + same < std::ssize(document.prefix) &&
+           source.prefix[static_cast<size_t>(begin + same)] ==
+               document.prefix[static_cast<size_t>(begin + same)])
+      ++same;
+    return same;
+  }
+  return 0;
+}
+
+// What is found holds what it should, is worth a copy, and is the longest; with more candidates
+// than are looked at it need not be.
+void KvMachine::check_partial(const Document& document, const PrefixIndex::Partial& found) {
+  const auto begin = std::ssize(hits_) * flavour_.block_size;
+  const int64_t least = std::max(1, flavour_.block_size / 4);
+  int64_t best = 0;
+  const bool is_private = std::ssize(hits_) >= document.chain.first_private_block();
+  if (flavour_.prefix_caching && !is_private)
+    for (const int content : model_.cached)
+      if (content != KvModel::kNothing) best = std::max(best, shared_beginning(document, content));
+  if (best < least) best = 0;
+  const bool all_looked_at = flavour_.usable_blocks <= kLookedAt;
+  if (found.tokens > best || (all_looked_at && found.tokens != best))
+    return fail(
+        "I8", std::to_string(found.tokens) + " tokens of a block hit, of " + std::to_string(best));
+  for (int64_t p = 0; p < found.tokens; ++p)
+    if (memory_[slot(found.block, p)] != document.prefix[static_cast<size_t>(begin + p)])
+      return fail("I8", block_name(found.block) + " is hit in part but holds other content");
 }
 
 // Two blocks have one key exactly if they and all before them hold the same. Once a document: the

@@ -84,8 +84,8 @@ std::string KvMachine::describe(const Operation& o) {
   switch (kind_of(o)) {
     case kStart:
       return "start document" + n(o.a % 6) +
-             (o.b % 2 == 0 ? ", last hit by copy" : ", whole hits") + ", at most" + n(o.c % 16) +
-             " hits";
+             (o.b % 2 == 0 ? ", last hit by copy" : ", whole hits and a beginning") + ", at most" +
+             n(o.c % 16) + " hits";
     case kFork:
       return "fork sequence" + n(o.a) + " into document" + n(o.b % 6);
     case kRollBack:
@@ -176,8 +176,11 @@ void KvMachine::start(const Operation& o) {
   if (hits_ != expected)
     return fail("I7", std::to_string(hits_.size()) + " blocks hit, " +
                           std::to_string(expected.size()) + " are cached");
-  const bool by_copy = o.b % 2 == 0 && !hits_.empty() && flavour_.block_size > 1 &&
-                       cache_.pool().num_free() > std::ssize(hits_) + 1;
+  const PrefixIndex::Partial partial = cache_.match_partial(document.chain, document.tokens, hits_);
+  check_partial(document, partial);
+  if (violation_.found()) return;
+  const bool room = cache_.pool().num_free() > std::ssize(hits_) + 1;
+  const bool by_copy = o.b % 2 == 0 && !hits_.empty() && flavour_.block_size > 1 && room;
   const size_t whole = hits_.size() - (by_copy ? 1 : 0);
   cache_.adopt(sequence->table, std::span(hits_).first(whole));
   for (size_t i = 0; i < whole; ++i) model_.ref(hits_[i]);
@@ -188,6 +191,10 @@ void KvMachine::start(const Operation& o) {
   if (by_copy) {
     copy_tail(*sequence, hits_.back());
     sequence->computed += flavour_.block_size - 1;
+  } else if (partial.tokens > 0 && flavour_.block_size > 1 && room) {
+    copy_tail(*sequence, partial.block);
+    sequence->computed += std::min(partial.tokens, flavour_.block_size - 1);
+    ++totals_.partials;
   }
   if (fault_ == KvFault::kReuseRead && whole > 0)
     cache_.finish_copy({sequence->table[0], sequence->table[0]});

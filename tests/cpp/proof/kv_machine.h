@@ -52,7 +52,7 @@ class KvMachine {
   static std::string describe(const Operation& operation);
 
   struct Totals {
-    int64_t hits = 0, copies = 0, writes = 0, rollbacks = 0;
+    int64_t hits = 0, partials = 0, copies = 0, writes = 0, rollbacks = 0;
     uint64_t evictions = 0;
   };
   Totals totals() const;
@@ -87,6 +87,8 @@ class KvMachine {
   void check_pool();
   void check_sequence(const Sequence& sequence);
   void check_salts();
+  void check_partial(const Document& document, const PrefixIndex::Partial& found);
+  int64_t shared_beginning(const Document& document, int content) const;
   void check_keys(int document);
   void check_own_validators();
   void fail(const char* invariant, std::string what);

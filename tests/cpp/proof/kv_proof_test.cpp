@@ -27,12 +27,13 @@ TEST(KvProof, random_operations_keep_every_invariant) {
     }
   }
   std::cout << totals.operations << " operations in " << totals.sequences
-            << " sequences: " << totals.kv.hits << " hits, " << totals.kv.copies << " copies, "
-            << totals.kv.writes << " writes, " << totals.kv.rollbacks << " rollbacks, "
-            << totals.kv.evictions << " evictions, " << totals.encoder_evictions
-            << " encoder evictions\n";
+            << " sequences: " << totals.kv.hits << " hits, " << totals.kv.partials << " in part, "
+            << totals.kv.copies << " copies, " << totals.kv.writes << " writes, "
+            << totals.kv.rollbacks << " rollbacks, " << totals.kv.evictions << " evictions, "
+            << totals.encoder_evictions << " encoder evictions\n";
   // The operations reach what they are meant to test.
   EXPECT_GT(totals.kv.hits, totals.operations / 100);
+  EXPECT_GT(totals.kv.partials, totals.operations / 1000);
   EXPECT_GT(totals.kv.copies, totals.operations / 100);
   EXPECT_GT(totals.kv.rollbacks, totals.operations / 100);
   EXPECT_GT(totals.kv.evictions, static_cast<uint64_t>(totals.operations / 100));

@@ -128,12 +128,13 @@ int operations(const Options& o) {
     }
   }
   std::printf(
-      "operations: %lld in %lld sequences, %.1f s; hits %lld, copies %lld, writes %lld, rollbacks "
+      "operations: %lld in %lld sequences, %.1f s; hits %lld, in part %lld, copies %lld, writes "
+      "%lld, rollbacks "
       "%lld, evictions %llu, encoder evictions %llu, violations 0\n",
       static_cast<long long>(totals.operations), static_cast<long long>(totals.sequences),
       clock.seconds(), static_cast<long long>(totals.kv.hits),
-      static_cast<long long>(totals.kv.copies), static_cast<long long>(totals.kv.writes),
-      static_cast<long long>(totals.kv.rollbacks),
+      static_cast<long long>(totals.kv.partials), static_cast<long long>(totals.kv.copies),
+      static_cast<long long>(totals.kv.writes), static_cast<long long>(totals.kv.rollbacks),
       static_cast<unsigned long long>(totals.kv.evictions),
       static_cast<unsigned long long>(totals.encoder_evictions));
   return 0;

@@ -16,7 +16,9 @@ from PIL import Image
 
 from mmcore import LLM, RequestOutput, SamplingParams
 
-MARGIN = 1e-3  # a prompt whose best two logits come closer is left out: two correct engines may part
+MARGIN = (
+    1e-3  # a prompt whose best two logits come closer is left out: two correct engines may part
+)
 BLOCK = 4  # tokens
 FULL = os.environ.get("MMCORE_TEST_MATRIX") == "full"
 

@@ -23,7 +23,13 @@ PICTURES = 6
 MAX_TOKENS = 16
 COMPANION_TOKENS = 40
 COMPANIONS = ("A small dog runs.", "Once upon a time", "Is it large?")
-QUESTIONS = ("What is this?", "How many?", "Describe it in detail.", "Is it large?", "Which colour?")
+QUESTIONS = (
+    "What is this?",
+    "How many?",
+    "Describe it in detail.",
+    "Is it large?",
+    "Which colour?",
+)
 
 
 def prompts(oracle: Any, images: int) -> list[tuple[str, list[int]]]:
