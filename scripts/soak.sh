@@ -8,7 +8,12 @@
 #   second core   the same under the address and undefined-behaviour sanitizers, then whole requests
 #                 through LLM on a tiny model; a third of the time each
 #
-# Before that, the tests of the thread pool under the thread sanitizer; TSAN=0 leaves them out.
+# Before that, whatever the minutes, and left out by TSAN=0, MUTATIONS=0, MATRIX=0:
+#
+#   the core's tests, the host's and the thread pool's under the thread sanitizer. Left out of that: a forked
+#   child (the sanitizer lets it start no threads) and the ops, whose only threads are the pool's;
+#   the mutations of tests/mutations; the whole product of the equality matrix.
+#
 # SEED (1) is the first seed, REQUESTS (500) the requests of one simulated engine.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -46,9 +51,17 @@ forever=1000000000000
 build dev mmcore_mmsim
 build asan mmcore_mmsim
 if [[ ${TSAN:-1} != 0 ]]; then
-  build tsan mmcore_ops_tests
-  run thread_pool_tsan build/tsan/tests/cpp/mmcore_ops_tests --gtest_brief=1 \
-    '--gtest_filter=ThreadPool*-*ForkedChild' # the sanitizer lets a child of several threads start none
+  build tsan mmcore_core_tests mmcore_host_tests mmcore_ops_tests
+  tsan() { # tsan NAME PROGRAM FILTER
+    run "$1_tsan" env MMCORE_TEST_SEEDS=60 MMCORE_TEST_OPS=100000 "build/tsan/tests/cpp/$2" --gtest_brief=1 "--gtest_filter=$3"
+  }
+  tsan core mmcore_core_tests '*'
+  tsan host mmcore_host_tests '*'
+  tsan thread_pool mmcore_ops_tests 'ThreadPool*-*ForkedChild'
+fi
+if [[ ${MUTATIONS:-1} != 0 ]]; then run mutations python scripts/check_mutations.py; fi
+if [[ ${MATRIX:-1} != 0 ]]; then
+  run matrix env MMCORE_TEST_MATRIX=full python -m pytest -q tests/python/e2e/test_matrix.py
 fi
 
 {
@@ -72,7 +85,7 @@ result=benchmarks/results/soak-$slug-$(date -u +%F)-${minutes}min.md
   echo "$("${CXX:-c++}" -dumpfullversion) (GCC), $(git describe --always --dirty 2>/dev/null || echo 'no commit')."
   echo
   if [[ -f $logs/failed ]]; then echo "FAILED: $(tr '\n' ' ' <"$logs/failed")"; else echo "Nothing was found."; fi
-  for name in thread_pool_tsan operations operations_asan simulation simulation_asan requests; do
+  for name in core_tsan host_tsan thread_pool_tsan mutations matrix operations operations_asan simulation simulation_asan requests; do
     [[ -f $logs/$name.txt ]] || continue
     printf '\n## %s\n\n```\n' "${name//_/, }"
     cat "$logs/$name.txt"

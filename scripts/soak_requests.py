@@ -8,6 +8,8 @@ from the same request alone, and how the resident memory grows. Anything but zer
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
 import os
 import random
@@ -42,6 +44,31 @@ def resident_kib() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE") // 1024
 
 
+class _MallInfo2(ctypes.Structure):
+    """What glibc's mallinfo2 gives."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks",
+            "fordblks", "keepcost",
+        )
+    )  # fmt: skip
+
+
+def heap_in_use_kib() -> int:
+    """What malloc has given out and not got back; 0 where the C library does not say.
+
+    Unlike the resident memory it does not count what malloc keeps for later in its arenas.
+    """
+    mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if mallinfo2 is None:
+        return 0
+    mallinfo2.restype = _MallInfo2
+    info = mallinfo2()
+    return int(info.uordblks + info.hblkhd) // 1024
+
+
 def picture(seed: int) -> Image.Image:
     """A picture that no other seed gives."""
     pixels = np.random.default_rng(seed).integers(0, 256, (32, 40, 3), dtype=np.uint8)
@@ -64,7 +91,7 @@ class Soak:
         self.random = random.Random(seed)
         self.counts: Counter[str] = Counter()
         self.problems: list[str] = []
-        self.memory: list[tuple[int, int]] = []  # (requests so far, KiB)
+        self.memory: list[tuple[int, int, int]] = []  # requests so far, KiB resident, in use
         self._live: dict[str, dict[str, Any]] = {}
         self._abort_at: dict[str, int] = {}
         self._remembered: list[tuple[dict[str, Any], list[int]]] = []
@@ -158,10 +185,17 @@ class Soak:
                 self.submit(number)
                 if number % CHECK_EVERY == 0:
                     self.problems.extend(self.engine.check_invariants())
-                    self.memory.append((number, resident_kib()))
+                    self._note_memory(number)
             self.step()
         while self.engine.has_unfinished_requests():
             self.step()
+
+    def _note_memory(self, number: int) -> None:
+        # What is kept here to run again counts, too: the slope begins when all of it is there.
+        if len(self._remembered) < MAX_REMEMBERED:
+            self.memory.clear()
+        gc.collect()
+        self.memory.append((number, resident_kib(), heap_in_use_kib()))
 
     def leaks(self) -> dict[str, int]:
         """What is still held when nothing runs."""
@@ -191,13 +225,14 @@ class Soak:
             if alone != tokens:
                 self.problems.append(f"{request['prompt']}: {tokens} in a crowd, {alone} alone")
 
-    def memory_slope(self) -> float:
-        """KiB for every 1,000 requests, by least squares after the first fifth."""
+    def memory_slopes(self) -> tuple[float, float]:
+        """KiB for every 1,000 requests by least squares: resident, and in use."""
         settled = self.memory[len(self.memory) // 5 :]
         if len(settled) < 3:
-            return 0.0
-        x, y = np.array(settled, dtype=np.float64).T
-        return float(np.polyfit(x, y, 1)[0]) * 1000
+            return 0.0, 0.0
+        x, resident, in_use = np.array(settled, dtype=np.float64).T
+        slopes = [float(np.polyfit(x, y, 1)[0]) * 1000 for y in (resident, in_use)]
+        return slopes[0], slopes[1]
 
 
 def main() -> int:
@@ -226,6 +261,7 @@ def main() -> int:
         preemptions = llm.llm_engine.metrics()["preemptions"]
         leaks = soak.leaks()
         soak.run_alone()
+    resident, in_use = soak.memory_slopes()
     failed = bool(soak.problems) or any(leaks.values())
     result = {
         "seed": arguments.seed,
@@ -236,7 +272,8 @@ def main() -> int:
         "problems": soak.problems[:20],
         "memory_first_kib": soak.memory[0][1] if soak.memory else None,
         "memory_last_kib": soak.memory[-1][1] if soak.memory else None,
-        "memory_slope_kib_per_1000_requests": round(soak.memory_slope(), 1),
+        "resident_slope_kib_per_1000_requests": round(resident, 1),
+        "heap_in_use_slope_kib_per_1000_requests": round(in_use, 1),
     }
     print(json.dumps(result, indent=2))
     return int(failed)

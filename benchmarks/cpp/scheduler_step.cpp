@@ -2,6 +2,8 @@
 // decoding, outputs taken. The runner only names a token for each row.
 //
 //   mmcore_bench_scheduler_step [steps]
+#include <malloc.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -32,7 +34,13 @@ class NamingRunner : public ModelRunner {
 
 struct Times {
   std::vector<double> plan, commit, sum;
+  double bytes_waiting = 0;  // of the heap, for each waiting request
 };
+
+double heap_bytes() {
+  const struct mallinfo2 info = mallinfo2();
+  return static_cast<double>(info.uordblks + info.hblkhd);
+}
 
 [[noreturn]] void give_up(const Status& status) {
   std::fprintf(stderr, "%s\n", status.message().c_str());
@@ -59,7 +67,10 @@ Times measure(int32_t running, int64_t waiting, int steps) {
   auto made = Engine::create(config, &runner);
   if (!made.ok()) give_up(made.status());
   Engine& engine = *made.value();
-  for (int64_t i = 0; i < running + waiting; ++i) submit(engine, i);
+  for (int64_t i = 0; i < running; ++i) submit(engine, i);
+  const double before = heap_bytes();
+  for (int64_t i = running; i < running + waiting; ++i) submit(engine, i);
+  const double waiting_bytes = heap_bytes() - before;
   const auto all_decode = [&] {
     const EngineMetrics m = engine.metrics();
     return m.num_running == running && m.tokens_generated >= static_cast<uint64_t>(running);
@@ -70,6 +81,7 @@ Times measure(int32_t running, int64_t waiting, int steps) {
     engine.take_outputs(outputs);
   }
   Times times;
+  if (waiting > 0) times.bytes_waiting = waiting_bytes / static_cast<double>(waiting);
   for (int i = 0; i < steps / 2; ++i) {
     const double begin = bench::now_us();
     const auto step = engine.step();
@@ -91,15 +103,15 @@ int main(int argc, char** argv) {
   const int steps = argc > 1 ? std::atoi(argv[1]) : 700;
   std::printf("One decode step without a model, median of %d; prompt %d, blocks of 16; %s\n",
               steps / 2, kPrompt, bench::cpu_name().c_str());
-  std::printf("%8s %8s | %9s %9s %9s | %9s | %10s\n", "running", "waiting", "plan us", "commit us",
-              "sum us", "p99 us", "ns per seq");
-  for (const int64_t waiting : {0, 1'000, 100'000}) {
-    for (const int32_t running : {1, 64, 256, 1024, 4096}) {
+  std::printf("%8s %8s | %9s %9s %9s | %9s | %10s | %9s\n", "running", "waiting", "plan us",
+              "commit us", "sum us", "p99 us", "ns per seq", "B waiting");
+  for (const int64_t waiting : {0, 1'000, 10'000, 100'000}) {
+    for (const int32_t running : {1, 16, 64, 256, 1024, 2048, 4096}) {
       const Times t = measure(running, waiting, steps);
       const double sum = bench::median(t.sum);
-      std::printf("%8d %8lld | %9.2f %9.2f %9.2f | %9.2f | %10.1f\n", running,
+      std::printf("%8d %8lld | %9.2f %9.2f %9.2f | %9.2f | %10.1f | %9.0f\n", running,
                   static_cast<long long>(waiting), bench::median(t.plan), bench::median(t.commit),
-                  sum, bench::quantile(t.sum, 0.99), sum * 1000 / running);
+                  sum, bench::quantile(t.sum, 0.99), sum * 1000 / running, t.bytes_waiting);
     }
   }
   return 0;

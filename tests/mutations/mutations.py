@@ -152,13 +152,12 @@ MUTATIONS = (
         "cpp/src/sched/resources.cpp",
         (
             (
-                "  const auto whole = static_cast<size_t>(tokens / kv_.block_size());\n",
-                "  const auto whole = static_cast<size_t>(kv_.blocks_for(tokens));\n",
+                "  const auto whole = static_cast<size_t>("
+                "std::min(tokens / kv_.block_size(), on_device));\n",
+                "  const auto whole = static_cast<size_t>("
+                "std::min<int64_t>(kv_.blocks_for(tokens), on_device));\n",
             ),
-            (
-                "  if (tokens % kv_.block_size() != 0)\n    copies_.push_back",
-                "  if (false)\n    copies_.push_back",
-            ),
+            ("  else if (partly)\n", "  else if (false)\n"),
         ),
         CORE,
         SIMULATION,

@@ -317,7 +317,7 @@ Status ShadowRunner::execute(const StepPlan& plan, StepResult& result) {
 }
 
 Status ShadowRunner::fault(const std::string& what) const {
-  if (throw_faults && steps % 2 == 0) throw std::bad_alloc();
+  if (throw_faults && lacks_memory && steps % 2 == 0) throw std::bad_alloc();
   if (throw_faults) throw std::runtime_error(what);
   return Status::internal(what);
 }

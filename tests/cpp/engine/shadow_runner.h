@@ -50,7 +50,8 @@ class ShadowRunner : public ModelRunner {
   std::set<RequestId> poisoned;       // a step with one of these fails without naming it
   bool fail_next = false;             // the next step fails, once
   bool fail_next_begin = false;       // begin() does, once
-  bool throw_faults = false;          // faults are exceptions (memory is gone, for one), no Status
+  bool throw_faults = false;          // faults are exceptions instead of Status
+  bool lacks_memory = false;          // every second of these says that memory is gone
   std::function<void()> at_run;       // for what happens while a step runs, such as time
 
   /// What was wrong with the plans so far; tests expect none.

@@ -233,6 +233,7 @@ void KvMachine::advance(const Operation& o) {
   }
   write(sequence, target);
   sequence.computed = target;
+  cache_.commit_step();
   publish(sequence);
 }
 
@@ -288,6 +289,7 @@ void KvMachine::fail_step(Sequence& sequence, int64_t target) {
   if (!std::ranges::equal(
           hits_, sequence.table.blocks().first(static_cast<size_t>(sequence.table.published()))))
     return fail("I7", "blocks that were published ahead are not found");
+  cache_.rollback_step(true);
   if (fault_ != KvFault::kSkipRollback) cache_.unpublish(sequence.table, published);
   drop_blocks(sequence, cache_.blocks_for(sequence.computed));
   ++totals_.rollbacks;
