@@ -3,7 +3,8 @@
     matrix_reference.py ORACLE_DIR CHECKPOINT... --out DIR [--seed N]
 
 For each number of images 20 prompts, of which some begin alike, and longer continuations for the
-companion that takes memory away. DIR/NAME.json belongs to the checkpoint NAME; images lie beside it.
+companion that takes memory away. DIR/NAME.json belongs to the checkpoint NAME; images lie there,
+too.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Greedy tokens are the same however a request is run: cached, preempted, chunked, in a crowd.
 
 Each cell of the matrix runs the same prompts and must give the very tokens that transformers gives
-in float32, one prompt at a time. The suite runs cells in which each pair of two axes' values occurs;
-MMCORE_TEST_MATRIX=full runs the whole product, for every checkpoint.
+in float32, one prompt at a time. The suite runs cells in which each pair of two axes' values
+occurs; MMCORE_TEST_MATRIX=full runs the whole product, for every checkpoint.
 """
 
 from __future__ import annotations
