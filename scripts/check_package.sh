@@ -79,6 +79,9 @@ check_pkg_config() {
   # shellcheck disable=SC2046
   quiet "${CXX:-c++}" -std=c++20 tests/embed/main.cpp -o "$program" $(pkg-config --cflags --libs mmcore-kernels)
   LD_LIBRARY_PATH=$lib_dir "$program" >"$work/log.txt" || { cat "$work/log.txt"; die "$program failed"; }
+  "$python" tests/embed/documented.py >"$work/documented.cpp"
+  # shellcheck disable=SC2046
+  quiet "${CXX:-c++}" -std=c++20 -Wall -Wextra -Werror -fsyntax-only "$work/documented.cpp" $(pkg-config --cflags mmcore-native)
 }
 
 # A Python model under a C++ engine, which needs the libraries of the Python package.
