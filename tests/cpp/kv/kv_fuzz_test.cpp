@@ -149,6 +149,7 @@ class Fuzz {
     }
     if (below(4) == 0 && ahead(*user, target)) return;
     user->computed = target;
+    cache_.commit_step();
     cache_.publish(user->table, user->chain, user->tokens, target);
     for (int64_t i = 0; i < user->table.published(); ++i) {
       const auto [known, fresh] = model_.emplace(user->table[i], content(*user, i));
@@ -171,6 +172,7 @@ class Fuzz {
     if (below(2) == 0) return false;
     cache_.unpublish(user.table, published);
     cache_.truncate(user.table, cache_.blocks_for(user.computed));
+    cache_.rollback_step(/*ran=*/true);
     return true;
   }
 

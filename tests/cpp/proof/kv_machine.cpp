@@ -232,6 +232,7 @@ void KvMachine::advance(const Operation& o) {
     cache_.publish_ahead(sequence.table, document.chain, document.tokens, target);
   }
   write(sequence, target);
+  cache_.commit_step();
   sequence.computed = target;
   cache_.commit_step();
   publish(sequence);
@@ -292,6 +293,7 @@ void KvMachine::fail_step(Sequence& sequence, int64_t target) {
   cache_.rollback_step(true);
   if (fault_ != KvFault::kSkipRollback) cache_.unpublish(sequence.table, published);
   drop_blocks(sequence, cache_.blocks_for(sequence.computed));
+  cache_.rollback_step(/*ran=*/true);
   ++totals_.rollbacks;
 }
 
