@@ -5,6 +5,7 @@
 #include "mmcore/ops.h"
 
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include "errors.h"
 #include "module.h"
@@ -183,7 +184,8 @@ void bind_attention_ops(py::module_& m) {
   m.def(
       "rope_kv_write",
       [](Writable q, Writable k, TensorView v, TensorView positions, TensorView cos_sin,
-         Writable k_cache, Writable v_cache, TensorView slot_mapping, bool interleaved) {
+         Writable k_cache, Writable v_cache, TensorView slot_mapping, bool interleaved,
+         std::array<int32_t, 3> sections, bool sections_interleaved, float k_scale, float v_scale) {
         const ops::RopeKvWriteArgs args{.q = q.view,
                                         .k = k.view,
                                         .v = v,
@@ -192,12 +194,19 @@ void bind_attention_ops(py::module_& m) {
                                         .k_cache = k_cache.view,
                                         .v_cache = v_cache.view,
                                         .slot_mapping = slot_mapping,
-                                        .interleaved = interleaved};
+                                        .interleaved = interleaved,
+                                        .sections = sections,
+                                        .sections_interleaved = sections_interleaved,
+                                        .k_scale = k_scale,
+                                        .v_scale = v_scale};
         run_op(k.view, [&](Stream stream) { return ops::rope_kv_write(args, stream); });
       },
       "q"_a, "k"_a, "v"_a, "positions"_a = py::none(), "cos_sin"_a = py::none(),
       "k_cache"_a = py::none(), "v_cache"_a = py::none(), "slot_mapping"_a = py::none(),
-      "interleaved"_a = ops::RopeKvWriteArgs{}.interleaved);
+      "interleaved"_a = ops::RopeKvWriteArgs{}.interleaved,
+      "sections"_a = ops::RopeKvWriteArgs{}.sections,
+      "sections_interleaved"_a = ops::RopeKvWriteArgs{}.sections_interleaved,
+      "k_scale"_a = ops::RopeKvWriteArgs{}.k_scale, "v_scale"_a = ops::RopeKvWriteArgs{}.v_scale);
   m.def(
       "copy_blocks",
       [](Writable cache, TensorView pairs) {
@@ -209,7 +218,8 @@ void bind_attention_ops(py::module_& m) {
       "paged_attention",
       [](TensorView q, TensorView k_cache, TensorView v_cache, TensorView block_tables,
          TensorView query_start, TensorView seq_lens, Writable out, float scale, float soft_cap,
-         int32_t window, bool causal, Writable plan, Writable workspace, int64_t max_query_len) {
+         int32_t window, bool causal, Writable plan, Writable workspace, int64_t max_query_len,
+         float k_scale, float v_scale) {
         const ops::PagedAttentionArgs args{.q = q,
                                            .k_cache = k_cache,
                                            .v_cache = v_cache,
@@ -223,14 +233,18 @@ void bind_attention_ops(py::module_& m) {
                                            .causal = causal,
                                            .plan = plan.view,
                                            .workspace = workspace.view,
-                                           .max_query_len = max_query_len};
+                                           .max_query_len = max_query_len,
+                                           .k_scale = k_scale,
+                                           .v_scale = v_scale};
         run_op(q, [&](Stream stream) { return ops::paged_attention(args, stream); });
       },
       "q"_a, "k_cache"_a, "v_cache"_a, "block_tables"_a, "query_start"_a, "seq_lens"_a, "out"_a,
       "scale"_a, "soft_cap"_a = ops::PagedAttentionArgs{}.soft_cap,
       "window"_a = ops::PagedAttentionArgs{}.window, "causal"_a = ops::PagedAttentionArgs{}.causal,
       "plan"_a = py::none(), "workspace"_a = py::none(),
-      "max_query_len"_a = ops::PagedAttentionArgs{}.max_query_len);
+      "max_query_len"_a = ops::PagedAttentionArgs{}.max_query_len,
+      "k_scale"_a = ops::PagedAttentionArgs{}.k_scale,
+      "v_scale"_a = ops::PagedAttentionArgs{}.v_scale);
   m.def(
       "varlen_attention",
       [](TensorView q, TensorView k, TensorView v, TensorView cu_q, TensorView cu_k, Writable out,

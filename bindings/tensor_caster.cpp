@@ -36,7 +36,7 @@ const Names& names() {
 
 struct TorchTypes {
   PyTypeObject* tensor = nullptr;
-  std::array<std::pair<PyObject*, DType>, 6> dtypes{};
+  std::array<std::pair<PyObject*, DType>, 7> dtypes{};
 };
 
 // Null until the process has imported torch: before that no object can be a torch.Tensor.
@@ -49,8 +49,9 @@ const TorchTypes* torch_types() {
   if (!py::hasattr(torch, "Tensor") || !py::hasattr(torch, "uint8")) return nullptr;  // half loaded
   auto* types = new TorchTypes();
   types->tensor = reinterpret_cast<PyTypeObject*>(py::object(torch.attr("Tensor")).release().ptr());
-  constexpr std::array kDTypes = {DType::kFloat32, DType::kBFloat16, DType::kFloat16,
-                                  DType::kInt32,   DType::kInt64,    DType::kUInt8};
+  constexpr std::array kDTypes = {DType::kFloat32,   DType::kBFloat16, DType::kFloat16,
+                                  DType::kInt32,     DType::kInt64,    DType::kUInt8,
+                                  DType::kFloat8E4M3};
   for (size_t i = 0; i < kDTypes.size(); ++i)
     types->dtypes[i] = {py::object(torch.attr(to_string(kDTypes[i]))).release().ptr(), kDTypes[i]};
   made = types;
@@ -95,8 +96,9 @@ void fill_contiguous_strides(TensorView& view) {
 DType torch_dtype(const TorchTypes& torch, py::handle dtype) {
   for (const auto& [object, value] : torch.dtypes)
     if (object == dtype.ptr()) return value;
-  refuse("a tensor of dtype " + py::str(dtype).cast<std::string>() +
-         " was given; kernels take float32, bfloat16, float16, int32, int64 and uint8");
+  refuse(
+      "a tensor of dtype " + py::str(dtype).cast<std::string>() +
+      " was given; kernels take float32, bfloat16, float16, float8_e4m3fn, int32, int64 and uint8");
 }
 
 Device torch_device(py::handle tensor) {
@@ -152,6 +154,8 @@ std::optional<DType> dlpack_dtype(const dlpack::Tensor& tensor) {
       return float_dtype(bits);
     case dlpack::kBfloat:
       return bits == 16 ? std::optional(DType::kBFloat16) : std::nullopt;
+    case dlpack::kFloat8E4M3:
+      return bits == 8 ? std::optional(DType::kFloat8E4M3) : std::nullopt;
     case dlpack::kInt:
       return int_dtype(bits);
     case dlpack::kUInt:
@@ -180,7 +184,8 @@ TensorView view_dlpack(py::handle source, const dlpack::Tensor& tensor) {
   if (!dtype)
     refuse("a " + type_name(source) + " of DLPack type (code " + std::to_string(tensor.dtype.code) +
            ", " + std::to_string(tensor.dtype.bits) +
-           " bits) was given; kernels take float32, bfloat16, float16, int32, int64 and uint8");
+           " bits) was given; kernels take float32, bfloat16, float16, float8_e4m3fn, int32, int64 "
+           "and uint8");
   TensorView view;
   view.present = true;
   view.dtype = *dtype;
@@ -213,7 +218,7 @@ BorrowedTensor borrow_buffer(py::handle source) {
   const std::optional<DType> dtype = buffer_dtype(info.format, info.itemsize);
   if (!dtype)
     refuse("a " + type_name(source) + " of format '" + info.format +
-           "' was given; kernels take float32, float16, int32, int64 and uint8");
+           "' was given; kernels take float32, float16, float8_e4m3fn, int32, int64 and uint8");
   BorrowedTensor out;
   out.owner = py::reinterpret_borrow<py::object>(source);
   out.read_only = info.readonly;

@@ -11,6 +11,7 @@ set(MMCORE_KERNELS_SOURCES
   src/ops/attention/gpu_plan.cpp
   src/ops/attention/prefill_order.cpp
   src/ops/attention/plan.cpp
+  src/ops/cache_scale.cpp
   src/ops/copy_blocks.cpp
   src/ops/cpu_isa.cpp
   src/ops/embedding_merge.cpp

@@ -1,6 +1,13 @@
 set(MMCORE_CUDA_SOURCES
   activation.cu
   attention/decode.cpp
+  attention/decode_e4m3_d128.cu
+  attention/decode_e4m3_d256.cu
+  attention/decode_e4m3_d32.cu
+  attention/decode_e4m3_d64.cu
+  attention/decode_e4m3_d72.cu
+  attention/decode_e4m3_d80.cu
+  attention/decode_e4m3_d96.cu
   attention/decode_mma_d128.cu
   attention/decode_mma_d256.cu
   attention/decode_mma_d32.cu
@@ -11,6 +18,13 @@ set(MMCORE_CUDA_SOURCES
   attention/decode_plain.cu
   attention/paged_attention.cpp
   attention/prefill.cpp
+  attention/prefill_e4m3_d128.cu
+  attention/prefill_e4m3_d256.cu
+  attention/prefill_e4m3_d32.cu
+  attention/prefill_e4m3_d64.cu
+  attention/prefill_e4m3_d72.cu
+  attention/prefill_e4m3_d80.cu
+  attention/prefill_e4m3_d96.cu
   attention/prefill_maps.cpp
   attention/prefill_mma_d128.cu
   attention/prefill_mma_d256.cu

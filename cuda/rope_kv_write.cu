@@ -12,6 +12,7 @@
 // for L2, 33.4 us at the copy rate as kernels.md counts; expected 38 us.
 #include <algorithm>
 #include <limits>
+#include <type_traits>
 
 #include "device/convert.cuh"
 #include "device/overlap.cuh"
@@ -19,53 +20,20 @@
 #include "host/device.h"
 #include "host/launch.h"
 #include "ops/cuda_backend.h"
+#include "rope_turn.cuh"
 #include "tensor/dispatch.h"
 
 namespace mmcore::cuda {
 namespace {
 
-struct Heads {  // [T, heads, D]
-  void* data;
-  int64_t row_stride;
-  int64_t head_stride;
-};
-
-struct CacheRows {  // [B, P, heads, D]
-  void* data;
-  int64_t block_stride;
-  int64_t row_stride;
-  int64_t head_stride;
-};
-
-struct RopeProblem {
-  Heads q;  // q_heads = 0: absent
-  Heads k;
-  Heads v;
-  CacheRows k_cache;  // null data: no write
-  CacheRows v_cache;
-  const int64_t* positions;  // null: no rotation
-  const float* cos_sin;      // row p: rotary_dim / 2 cosines, then as many sines
-  const int64_t* slots;
-  int64_t cos_sin_stride;
-  int64_t max_position;
-  int64_t num_slots;
-  int64_t block_size;
-  int32_t block_shift;  // log2 of block_size, or -1
-  int32_t q_heads;
-  int32_t kv_heads;
-  int32_t v_heads;  // kv_heads where v is written, else 0
-  int32_t head_dim;
-  int32_t rotary_dim;
-  int32_t pair_units;     // that are two vectors, `half` elements apart
-  int32_t units;          // of a head, all of them
-  int32_t heads_a_block;  // a token's heads are shared by `splits` blocks
-  int32_t splits;
-  bool interleaved;
-};
-
 __device__ __forceinline__ int64_t offset_of(const CacheRows& cache, int64_t block, int64_t row,
                                              int head) {
   return block * cache.block_stride + row * cache.row_stride + head * cache.head_stride;
+}
+
+template <class C>
+__device__ __forceinline__ float scaled(float x, float factor) {
+  return std::is_same_v<C, __nv_fp8_e4m3> ? x * factor : x;
 }
 
 /// Stores in pieces of at most 16 bytes, so that a float32 cache of bf16 keys needs no more than
@@ -82,75 +50,11 @@ __device__ __forceinline__ void store_wide(C* to, const float (&x)[kWidth]) {
   }
 }
 
-/// Cosines and sines that one unit meets.
-template <int kWidth>
-struct Turn {
-  float cosine[kWidth];
-  float sine[kWidth];
-};
-
-template <int kWidth>
-__device__ __forceinline__ void read_floats(const float* from, float (&to)[kWidth]) {
-  constexpr int kPiece = kWidth < 4 ? kWidth : 4;
-#pragma unroll
-  for (int begin = 0; begin < kWidth; begin += kPiece) {
-    const auto piece = load<Vec<float, kPiece>>(from + begin);
-#pragma unroll
-    for (int j = 0; j < kPiece; ++j) to[begin + j] = piece.at[j];
-  }
-}
-
-/// For an interleaved unit: half as many angles for each of its two vectors, first in cosine[0 ..],
-/// second behind them.
-template <int kWidth>
-__device__ __forceinline__ Turn<kWidth> read_turn(const float* row, const RopeProblem& p,
-                                                  int unit) {
-  Turn<kWidth> turn;
-  const int half = p.rotary_dim / 2;
-  if (!p.interleaved) {
-    read_floats(row + unit * kWidth, turn.cosine);
-    read_floats(row + half + unit * kWidth, turn.sine);
-  } else {
-#pragma unroll
-    for (int j = 0; j < kWidth / 2; ++j) {
-      const int first = unit * (kWidth / 2) + j;
-      const int second = half / 2 + first;
-      turn.cosine[j] = row[first];
-      turn.sine[j] = row[half + first];
-      turn.cosine[kWidth / 2 + j] = row[second];
-      turn.sine[kWidth / 2 + j] = row[half + second];
-    }
-  }
-  return turn;
-}
-
-template <class T, int kWidth>
-__device__ __forceinline__ void rotate(Vec<T, kWidth>& a, Vec<T, kWidth>& b,
-                                       const Turn<kWidth>& turn, bool interleaved) {
-  if (!interleaved) {
-#pragma unroll
-    for (int j = 0; j < kWidth; ++j) {
-      const float x = to_float(a.at[j]), y = to_float(b.at[j]);
-      a.at[j] = from_float<T>(x * turn.cosine[j] - y * turn.sine[j]);
-      b.at[j] = from_float<T>(y * turn.cosine[j] + x * turn.sine[j]);
-    }
-  } else {
-#pragma unroll
-    for (int j = 0; j < kWidth; ++j) {
-      Vec<T, kWidth>& v = j < kWidth / 2 ? a : b;
-      const int at = 2 * (j % (kWidth / 2));
-      const float x = to_float(v.at[at]), y = to_float(v.at[at + 1]);
-      v.at[at] = from_float<T>(x * turn.cosine[j] - y * turn.sine[j]);
-      v.at[at + 1] = from_float<T>(y * turn.cosine[j] + x * turn.sine[j]);
-    }
-  }
-}
-
 template <class T, class C, int kWidth>
-__device__ __forceinline__ void write_cache(C* to, const Vec<T, kWidth>& v) {
+__device__ __forceinline__ void write_cache(C* to, const Vec<T, kWidth>& v, float factor) {
   float x[kWidth];
 #pragma unroll
-  for (int j = 0; j < kWidth; ++j) x[j] = to_float(v.at[j]);
+  for (int j = 0; j < kWidth; ++j) x[j] = scaled<C>(to_float(v.at[j]), factor);
   store_wide<C, kWidth>(to, x);
 }
 
@@ -193,12 +97,10 @@ __global__ void __launch_bounds__(256) rope_kernel(const __grid_constant__ RopeP
     if (is_first) {
       is_first = false;
       if (p.k_cache.data != nullptr) slot = p.slots[token];
-      int64_t position = -1;
-      if (p.positions != nullptr) position = p.positions[token];
-      // A position or a slot outside of its tensor would lead out of it: no rotation, no write.
-      rotates = position >= 0 && position < p.max_position && paired;
-      if (rotates) turn = read_turn<kWidth>(p.cos_sin + position * p.cos_sin_stride, p, unit);
-      if (slot >= p.num_slots) slot = -1;
+      const TurnRows turn_rows(p, token);
+      rotates = turn_rows.there && paired;
+      if (rotates) turn = read_turn<kWidth>(turn_rows, p, unit);
+      if (slot >= p.num_slots) slot = -1;  // it would lead out of the cache
     }
 #pragma unroll
     for (int u = 0; u < kHeads; ++u) {
@@ -217,8 +119,9 @@ __global__ void __launch_bounds__(256) rope_kernel(const __grid_constant__ RopeP
       const int own = is_k ? head - p.q_heads : head - p.q_heads - p.kv_heads;
       C* to = static_cast<C*>(cache.data) +
               offset_of(cache, block, slot - block * p.block_size, own) + first;
-      write_cache<T, C, kWidth>(to, a[u]);
-      if (paired) write_cache<T, C, kWidth>(to + apart, b[u]);
+      const float factor = is_k ? p.k_factor : p.v_factor;
+      write_cache<T, C, kWidth>(to, a[u], factor);
+      if (paired) write_cache<T, C, kWidth>(to + apart, b[u], factor);
     }
   }
 }
@@ -231,9 +134,8 @@ __global__ void __launch_bounds__(256) rope_any_kernel(const __grid_constant__ R
   const int64_t token = blockIdx.x;
   int64_t slot = -1;
   if (p.k_cache.data != nullptr) slot = p.slots[token];
-  int64_t position = -1;
-  if (p.positions != nullptr) position = p.positions[token];
-  const bool rotates = position >= 0 && position < p.max_position;
+  const TurnRows turn_rows(p, token);
+  const bool rotates = turn_rows.there;
   const bool writes = slot >= 0 && slot < p.num_slots;
   const int64_t block = slot / p.block_size;
   const int half = p.rotary_dim / 2;
@@ -253,8 +155,8 @@ __global__ void __launch_bounds__(256) rope_any_kernel(const __grid_constant__ R
     T* x = static_cast<T*>(rows.data) + token * rows.row_stride + own * rows.head_stride;
     T a = x[i], b = x[j];
     if (rotates && paired && (is_q || is_k)) {
-      const float* cosines = p.cos_sin + position * p.cos_sin_stride;
-      const float c = cosines[unit], s = cosines[half + unit];
+      const float* row = turn_rows.row(p, unit);
+      const float c = row[unit], s = row[half + unit];
       const float first = to_float(a), second = to_float(b);
       a = from_float<T>(first * c - second * s);
       b = from_float<T>(second * c + first * s);
@@ -264,8 +166,9 @@ __global__ void __launch_bounds__(256) rope_any_kernel(const __grid_constant__ R
     if (is_q || !writes) continue;
     const CacheRows cache = is_k ? p.k_cache : p.v_cache;
     C* to = static_cast<C*>(cache.data) + offset_of(cache, block, slot - block * p.block_size, own);
-    to[i] = from_float<C>(to_float(a));
-    if (paired) to[j] = from_float<C>(to_float(b));
+    const float factor = is_k ? p.k_factor : p.v_factor;
+    to[i] = from_float<C>(scaled<C>(to_float(a), factor));
+    if (paired) to[j] = from_float<C>(scaled<C>(to_float(b), factor));
   }
 }
 
@@ -369,12 +272,18 @@ Status rope_kv_write(const RopeKvWriteArgs& args, Stream stream) {
   p.v_heads = writes ? p.kv_heads : 0;
   p.head_dim = static_cast<int32_t>(args.k.size(2));
   p.interleaved = args.interleaved;
+  p.k_factor = 1.0f / args.k_scale;
+  p.v_factor = 1.0f / args.v_scale;
   if (rotates) {
     p.positions = args.positions.ptr<const int64_t>();
     p.cos_sin = args.cos_sin.ptr<const float>();
     p.cos_sin_stride = args.cos_sin.stride(0);
     p.max_position = args.cos_sin.size(0);
     p.rotary_dim = static_cast<int32_t>(args.cos_sin.size(1));
+    // The entry has checked that positions have a row for each axis exactly then.
+    p.axis_stride = args.positions.rank == 2 ? args.positions.stride(0) : 0;
+    for (size_t axis = 0; axis < 3; ++axis) p.sections[axis] = args.sections[axis];
+    p.sections_interleaved = args.sections_interleaved;
   }
   if (writes) {
     p.slots = args.slot_mapping.ptr<const int64_t>();
@@ -390,7 +299,7 @@ Status rope_kv_write(const RopeKvWriteArgs& args, Stream stream) {
   const mc::DeviceGuard guard(args.k.device);
   return dispatch_float(args.k.dtype, "rope_kv_write", [&]<class E>() -> Status {
     const DType cache = writes ? args.k_cache.dtype : args.k.dtype;
-    return dispatch_float(cache, "rope_kv_write", [&]<class F>() -> Status {
+    return dispatch_cache(cache, "rope_kv_write", [&]<class F>() -> Status {
       return mc::dispatch_width<mc::device_t<E>, mc::device_t<F>>(p, tokens, *facts.value(),
                                                                   mc::stream_of(stream));
     });

@@ -2,6 +2,7 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <cuda_fp8.h>
 
 #include <initializer_list>
 #include <string>
@@ -22,10 +23,12 @@ bool multiples(int64_t of, std::initializer_list<int64_t> values) {
 
 int64_t address(const void* p) { return static_cast<int64_t>(reinterpret_cast<uintptr_t>(p)); }
 
-/// Keys and values in pieces of 16 bytes, outputs of 8, queries of 4.
+/// Keys and values in pieces of 16 bytes or of 8, outputs of 8, queries of 4.
 bool aligned(const DecodeParams& p) {
-  return multiples(16, {address(p.k), p.k_block_stride, p.k_row_stride, p.k_head_stride,
-                        address(p.v), p.v_block_stride, p.v_row_stride, p.v_head_stride}) &&
+  const int64_t row = p.head_dim * static_cast<int64_t>(size_of(p.kv_dtype));
+  return multiples(row % 16 == 0 ? 16 : 8,
+                   {address(p.k), p.k_block_stride, p.k_row_stride, p.k_head_stride, address(p.v),
+                    p.v_block_stride, p.v_row_stride, p.v_head_stride}) &&
          multiples(8, {address(p.out), p.out_row_stride, p.out_head_stride}) &&
          multiples(4, {address(p.q), p.q_row_stride, p.q_head_stride});
 }
@@ -65,28 +68,29 @@ DecodeParams params_of(const ops::AttentionProblem& p, const DecodeWork& work) {
           .causal = p.causal,
           .factor = (capped ? p.soft_cap : p.scale) * kLog2E,
           .cap_factor = capped ? p.scale / p.soft_cap : 0.0f,
+          .v_scale = p.v_scale,
           .dtype = p.dtype,
           .kv_dtype = p.kv_dtype};
 }
 
-template <class T>
+template <class T, class KV>
 Status launch_dim(const DecodeParams& params, int32_t workers, const DeviceFacts& facts,
                   cudaStream_t stream) {
   switch (params.head_dim) {
     case 32:
-      return launch_decode_rows<T, 32>(params, workers, facts, stream);
+      return launch_decode_rows<T, KV, 32>(params, workers, facts, stream);
     case 64:
-      return launch_decode_rows<T, 64>(params, workers, facts, stream);
+      return launch_decode_rows<T, KV, 64>(params, workers, facts, stream);
     case 72:
-      return launch_decode_rows<T, 72>(params, workers, facts, stream);
+      return launch_decode_rows<T, KV, 72>(params, workers, facts, stream);
     case 80:
-      return launch_decode_rows<T, 80>(params, workers, facts, stream);
+      return launch_decode_rows<T, KV, 80>(params, workers, facts, stream);
     case 96:
-      return launch_decode_rows<T, 96>(params, workers, facts, stream);
+      return launch_decode_rows<T, KV, 96>(params, workers, facts, stream);
     case 128:
-      return launch_decode_rows<T, 128>(params, workers, facts, stream);
+      return launch_decode_rows<T, KV, 128>(params, workers, facts, stream);
     case 256:
-      return launch_decode_rows<T, 256>(params, workers, facts, stream);
+      return launch_decode_rows<T, KV, 256>(params, workers, facts, stream);
     default:
       return Status::unsupported("paged_attention: no decode kernel for head dim " +
                                  std::to_string(params.head_dim));
@@ -98,13 +102,15 @@ Status launch_dim(const DecodeParams& params, int32_t workers, const DeviceFacts
 Status launch_decode(const ops::AttentionProblem& problem, const DecodeWork& work,
                      const DeviceFacts& facts, cudaStream_t stream) {
   const DecodeParams params = params_of(problem, work);
-  if (params.dtype == params.kv_dtype && aligned(params)) {
-    if (params.dtype == DType::kBFloat16) {
-      return launch_dim<__nv_bfloat16>(params, work.num_workers, facts, stream);
-    }
-    if (params.dtype == DType::kFloat16) {
-      return launch_dim<__half>(params, work.num_workers, facts, stream);
-    }
+  const auto launch = [&]<class T>() {
+    return params.kv_dtype == DType::kFloat8E4M3
+               ? launch_dim<T, __nv_fp8_e4m3>(params, work.num_workers, facts, stream)
+               : launch_dim<T, T>(params, work.num_workers, facts, stream);
+  };
+  const bool typed = params.kv_dtype == params.dtype || params.kv_dtype == DType::kFloat8E4M3;
+  if (typed && aligned(params)) {
+    if (params.dtype == DType::kBFloat16) return launch.operator()<__nv_bfloat16>();
+    if (params.dtype == DType::kFloat16) return launch.operator()<__half>();
   }
   return launch_decode_plain(params, work.num_workers, stream);
 }

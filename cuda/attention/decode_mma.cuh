@@ -29,7 +29,7 @@ inline constexpr int kMaxDecodeWarps = 8;
 /// How sums of kColumns * 8 rows go through shared memory: some steps of 16 dims at a time.
 template <int kDim, int kColumns>
 struct DecodeSums {
-  static constexpr int kSteps = DecodeTile<kDim>::kSteps;
+  static constexpr int kSteps = (kDim + 15) / 16;
   static constexpr int kStepsAtOnce = kSteps < 4 / kColumns ? kSteps : 4 / kColumns;
   static constexpr int kStride = kStepsAtOnce * 16 + 4;  // + 4: no bank conflicts
   static constexpr int kRows = 8 * kColumns;
@@ -38,9 +38,11 @@ struct DecodeSums {
 
 /// Sums of 8 kColumns query rows over the tiles of a warp. Column c of step n (rows 8 n + 2 (lane %
 /// 4) + c) is this thread's where it holds sums.
-template <class T, int kDim, int kColumns>
+template <class T, class KV, int kDim, int kColumns>
 struct DecodeState {
-  using Tile = DecodeTile<kDim>;
+  using Tile = DecodeTile<KV, kDim>;
+  // Weights and values are multiplied as this: e4m3 is exact in both, weights are finer in __half.
+  using Value = std::conditional_t<sizeof(KV) == 1, __half, T>;
   using Sums = DecodeSums<kDim, kColumns>;
 
   uint32_t q[Tile::kSteps][kColumns][2];
@@ -61,7 +63,7 @@ struct DecodeState {
       for (int s = 0; s < Tile::kSteps; ++s) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          const int dim = 16 * s + 8 * half + 2 * (lane % 4);
+          const int dim = 16 * s + query_dim<KV>(half, lane);
           q[s][n][half] = row < u.rows && dim < kDim
                               ? __ldg(reinterpret_cast<const uint32_t*>(from + 2 * dim))
                               : 0u;
@@ -91,7 +93,7 @@ struct DecodeState {
 #pragma unroll
       for (int s = 0; s < Tile::kSteps; ++s) {
         uint32_t keys[4];
-        load_matrices(keys, k + Tile::offset(lane & 15, 2 * s + (lane >> 4)));
+        load_keys<T, KV, kDim>(keys, k, s, lane);
 #pragma unroll
         for (int n = 0; n < kColumns; ++n) multiply<T>(sums[s & 1][n], keys, q[s][n]);
       }
@@ -148,16 +150,15 @@ struct DecodeState {
         x[n][i] = fast_exp2(x[n][i] - top[n][i & 1]);
         weights[n][i & 1] += x[n][i];
       }
-      weight[n][0] = transposed(packed<T>(x[n][0], x[n][1]));
-      weight[n][1] = transposed(packed<T>(x[n][2], x[n][3]));
+      weight[n][0] = transposed(packed<Value>(x[n][0], x[n][1]));
+      weight[n][1] = transposed(packed<Value>(x[n][2], x[n][3]));
     }
 #pragma unroll
     for (int s = 0; s < Tile::kSteps; ++s) {
       uint32_t values[4];
-      load_matrices_transposed(
-          values, v + Tile::offset((lane & 7) + (lane >> 4) * 8, 2 * s + ((lane >> 3) & 1)));
+      load_values<Value, KV, kDim>(values, v, s, lane);
 #pragma unroll
-      for (int n = 0; n < kColumns; ++n) multiply<T>(out[s][n], values, weight[n]);
+      for (int n = 0; n < kColumns; ++n) multiply<Value>(out[s][n], values, weight[n]);
     }
   }
 
@@ -185,7 +186,7 @@ struct DecodeState {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const int row = 8 * n + 2 * (lane % 4) + (i & 1);
-          const int dim = 16 * (s - kFirst) + lane / 4 + (i / 2) * 8;
+          const int dim = 16 * (s - kFirst) + value_dim<KV>(i / 2, lane);
           values[row * Sums::kStride + dim] = out[s][n][i];
         }
       }
@@ -194,7 +195,7 @@ struct DecodeState {
 };
 
 /// Shared memory of a block.
-template <int kDim, int kColumns>
+template <class KV, int kDim, int kColumns>
 struct DecodeShared {
   unsigned char* rings;
   DecodeUnit* units;
@@ -204,12 +205,13 @@ struct DecodeShared {
 
   static constexpr int kFixed = kUnitsAtOnce * static_cast<int>(sizeof(DecodeUnit)) + 16;
   static constexpr int bytes(int warps) {
-    return kFixed + warps * (DecodeTile<kDim>::kWarpBytes + DecodeSums<kDim, kColumns>::kWarpBytes);
+    return kFixed +
+           warps * (DecodeTile<KV, kDim>::kWarpBytes + DecodeSums<kDim, kColumns>::kWarpBytes);
   }
   __device__ __forceinline__ DecodeShared(unsigned char* base, int warps) {
     using Sums = DecodeSums<kDim, kColumns>;
     rings = base;
-    base += warps * DecodeTile<kDim>::kWarpBytes;
+    base += warps * DecodeTile<KV, kDim>::kWarpBytes;
     units = reinterpret_cast<DecodeUnit*>(base);
     base += kUnitsAtOnce * sizeof(DecodeUnit);
     values = reinterpret_cast<float*>(base);
@@ -221,11 +223,11 @@ struct DecodeShared {
 };
 
 /// The block's part of a unit is summed up: to output or a slot.
-template <int kFirst, class T, int kDim, int kColumns>
+template <int kFirst, class T, class KV, int kDim, int kColumns>
 __device__ __forceinline__ void combine_steps(const DecodeParams& p, const DecodeUnit& u,
-                                              const DecodeState<T, kDim, kColumns>& state,
-                                              const DecodeShared<kDim, kColumns>& shared, int warp,
-                                              int warps, int lane) {
+                                              const DecodeState<T, KV, kDim, kColumns>& state,
+                                              const DecodeShared<KV, kDim, kColumns>& shared,
+                                              int warp, int warps, int lane) {
   using Sums = DecodeSums<kDim, kColumns>;
   if constexpr (kFirst < Sums::kSteps) {
     state.template give_values<kFirst>(shared.values + warp * Sums::kRows * Sums::kStride, lane);
@@ -245,10 +247,10 @@ __device__ __forceinline__ void combine_steps(const DecodeParams& p, const Decod
   }
 }
 
-template <class T, int kDim, int kColumns>
+template <class T, class KV, int kDim, int kColumns>
 __global__ void __launch_bounds__(32 * kMaxDecodeWarps, 1)
     decode_mma(const __grid_constant__ DecodeParams p) {
-  using Tile = DecodeTile<kDim>;
+  using Tile = DecodeTile<KV, kDim>;
   extern __shared__ __align__(128) unsigned char memory[];
   const ops::DecodeWorker worker = p.workers[blockIdx.x];
   if (worker.begin >= worker.end) {
@@ -257,7 +259,7 @@ __global__ void __launch_bounds__(32 * kMaxDecodeWarps, 1)
   }
   const int lane = static_cast<int>(threadIdx.x) & 31, warp = static_cast<int>(threadIdx.x) >> 5,
             warps = static_cast<int>(blockDim.x) >> 5;
-  const DecodeShared<kDim, kColumns> shared(memory, warps);
+  const DecodeShared<KV, kDim, kColumns> shared(memory, warps);
   const DecodeUnit* units = shared.units;
   const uint32_t ring = shared_address(shared.rings + warp * Tile::kWarpBytes);
   if constexpr (kDim % 16 != 0) {  // what no key fills: zeros, for NaN times 0 is NaN
@@ -272,7 +274,7 @@ __global__ void __launch_bounds__(32 * kMaxDecodeWarps, 1)
       if (first == 0) wait_for_predecessor();
       return;
     }
-    const TileReader<kDim> reader{p, units, count, ring, lane};
+    const TileReader<KV, kDim> reader{p, units, count, ring, lane};
     TileCursor ahead{0, units[0].tile_begin + warp};
     ahead.settle(units, count);
     const auto advance = [&](TileCursor& cursor) {
@@ -298,7 +300,7 @@ __global__ void __launch_bounds__(32 * kMaxDecodeWarps, 1)
     int stage = 0, free_stage = Tile::kStages - 1, past = warp;
     for (int i = 0; i < count; ++i) {
       const DecodeUnit& u = units[i];
-      DecodeState<T, kDim, kColumns> state;
+      DecodeState<T, KV, kDim, kColumns> state;
       state.start(p, u, lane);
       int tile = u.tile_begin + past;
       for (; tile < u.tile_end; tile += warps) {
@@ -321,14 +323,14 @@ __global__ void __launch_bounds__(32 * kMaxDecodeWarps, 1)
   }
 }
 
-template <class T, int kDim, int kColumns>
+template <class T, class KV, int kDim, int kColumns>
 Status launch_decode_mma(const DecodeParams& p, int32_t workers, const DeviceFacts& facts,
                          cudaStream_t stream) {
-  using Shared = DecodeShared<kDim, kColumns>;
+  using Shared = DecodeShared<KV, kDim, kColumns>;
   int warps = kMaxDecodeWarps;
   while (warps > 1 && Shared::bytes(warps) > facts.shared_bytes) --warps;
   const int bytes = Shared::bytes(warps);
-  auto* kernel = decode_mma<T, kDim, kColumns>;
+  auto* kernel = decode_mma<T, KV, kDim, kColumns>;
   MMCORE_RETURN_IF_ERROR(allow_shared("paged_attention", kernel, bytes));
   launch_overlapped_shared(kernel, workers, dim3(static_cast<unsigned>(32 * warps)), bytes,
                            facts.capability, facts.multiprocessors, stream, p);
@@ -336,11 +338,11 @@ Status launch_decode_mma(const DecodeParams& p, int32_t workers, const DeviceFac
 }
 
 /// For up to 8 or up to 16 rows.
-template <class T, int kDim>
+template <class T, class KV, int kDim>
 Status launch_decode_rows(const DecodeParams& p, int32_t workers, const DeviceFacts& facts,
                           cudaStream_t stream) {
-  return p.max_rows <= 8 ? launch_decode_mma<T, kDim, 1>(p, workers, facts, stream)
-                         : launch_decode_mma<T, kDim, 2>(p, workers, facts, stream);
+  return p.max_rows <= 8 ? launch_decode_mma<T, KV, kDim, 1>(p, workers, facts, stream)
+                         : launch_decode_mma<T, KV, kDim, 2>(p, workers, facts, stream);
 }
 
 }  // namespace mmcore::cuda

@@ -40,12 +40,14 @@ struct DecodeParams {
   // Score in base 2: factor * q.k, or with a cap factor * tanh(cap_factor * q.k).
   float factor;
   float cap_factor;  // 0: no cap
+  float v_scale;     // of sums over values
   DType dtype;
   DType kv_dtype;
 };
 
-/// With tensor cores: q, k and v of type T, keys and values 16-byte aligned. One file a head dim.
-template <class T, int kDim>
+/// With tensor cores: q of type T, keys and values of T or e4m3 and 16-byte aligned (8-byte where a
+/// row of e4m3 is no multiple of 16 bytes). One file a head dim and type of keys.
+template <class T, class KV, int kDim>
 Status launch_decode_rows(const DecodeParams& params, int32_t workers, const DeviceFacts& facts,
                           cudaStream_t stream);
 /// One value at a time in float32: any float types, any alignment.

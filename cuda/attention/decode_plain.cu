@@ -22,7 +22,8 @@ struct PlainShared {
 __device__ __forceinline__ float load_as_float(const char* at, int i, DType dtype) {
   if (dtype == DType::kFloat32) return reinterpret_cast<const float*>(at)[i];
   if (dtype == DType::kBFloat16) return to_float(reinterpret_cast<const __nv_bfloat16*>(at)[i]);
-  return to_float(reinterpret_cast<const __half*>(at)[i]);
+  if (dtype == DType::kFloat16) return to_float(reinterpret_cast<const __half*>(at)[i]);
+  return to_float(reinterpret_cast<const __nv_fp8_e4m3*>(at)[i]);
 }
 
 template <int kPerLane>

@@ -10,21 +10,24 @@
 
 namespace mmcore::cuda {
 
-template <int kDim>
+/// KV: the queries' type, or e4m3.
+template <class KV, int kDim>
 struct DecodeTile {
   static constexpr int kKeys = ops::kCellKeys;
+  static constexpr int kElement = static_cast<int>(sizeof(KV));
   static constexpr int kSteps = (kDim + 15) / 16;  // of 16 dims
-  static constexpr int kChunks = kDim / 8;         // of 16 bytes, in a key's row
-  static constexpr bool kSwizzled = kChunks % 8 == 0;
-  // An odd number of chunks, or a swizzle, puts 8 rows' chunks into different banks.
-  static constexpr int kRowBytes = (kSwizzled ? kChunks : (2 * kSteps) | 1) * 16;
+  static constexpr int kChunkBytes = kDim * kElement % 16 == 0 ? 16 : 8;
+  static constexpr int kChunks = kDim * kElement / kChunkBytes;  // in a key's row
+  static constexpr bool kSwizzled = kElement == 2 && kChunks % 8 == 0;
+  // An odd number of 16 bytes, or a swizzle, puts 8 rows' pieces into different banks.
+  static constexpr int kRowBytes = kSwizzled ? kChunks * 16 : ((kElement * kSteps) | 1) * 16;
   static constexpr int kBytes = kKeys * kRowBytes;  // of K or V
   static constexpr int kWanted = 24 * 1024 / (2 * kBytes);
   static constexpr int kStages = kWanted < 3 ? 3 : kWanted > 6 ? 6 : kWanted;
   static constexpr int kWarpBytes = kStages * 2 * kBytes;
 
   static __device__ __forceinline__ int offset(int row, int chunk) {
-    return row * kRowBytes + (kSwizzled ? chunk ^ (row & 7) : chunk) * 16;
+    return row * kRowBytes + (kSwizzled ? chunk ^ (row & 7) : chunk) * kChunkBytes;
   }
 };
 
@@ -32,11 +35,18 @@ __device__ __forceinline__ uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
-/// 16 bytes, or zeros.
-__device__ __forceinline__ void copy16_async(uint32_t to, const char* from, bool there) {
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
-               "r"(there ? 16 : 0)
-               : "memory");
+/// 16 or 8 bytes, or zeros.
+template <int kBytes>
+__device__ __forceinline__ void copy_chunk_async(uint32_t to, const char* from, bool there) {
+  if constexpr (kBytes == 16) {
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+                 "r"(there ? 16 : 0)
+                 : "memory");
+  } else {
+    asm volatile("cp.async.ca.shared.global.L2::128B [%0], [%1], 8, %2;" ::"r"(to), "l"(from),
+                 "r"(there ? 8 : 0)
+                 : "memory");
+  }
 }
 __device__ __forceinline__ void commit_async() {
   asm volatile("cp.async.commit_group;" ::: "memory");
@@ -57,6 +67,18 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t (&x)[4], uint3
                : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
                : "r"(at)
                : "memory");
+}
+/// Two matrices; rows of the lower 16 lanes.
+__device__ __forceinline__ void load_matrices_transposed(uint32_t (&x)[2], uint32_t at) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+               : "=r"(x[0]), "=r"(x[1])
+               : "r"(at)
+               : "memory");
+}
+__device__ __forceinline__ uint32_t load_word(uint32_t at) {
+  uint32_t x;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(x) : "r"(at) : "memory");
+  return x;
 }
 __device__ __forceinline__ uint32_t transposed(uint32_t x) {
   uint32_t y;
@@ -92,6 +114,63 @@ __device__ __forceinline__ uint32_t packed(float low, float high) {
   return x;
 }
 
+/// Four e4m3 as two pairs of T, the lower two first. Exact.
+template <class T>
+__device__ __forceinline__ void widen(uint32_t four, uint32_t& low, uint32_t& high) {
+  const auto pair = [](uint32_t two) {
+    const __half2_raw x =
+        __nv_cvt_fp8x2_to_halfraw2(static_cast<__nv_fp8x2_storage_t>(two), __NV_E4M3);
+    if constexpr (std::is_same_v<T, __half>) {
+      return static_cast<uint32_t>(x.x) | static_cast<uint32_t>(x.y) << 16;
+    } else {
+      const float2 f = __half22float2(__half2(x));
+      return packed<T>(f.x, f.y);
+    }
+  };
+  low = pair(four & 0xffffu);
+  high = pair(four >> 16);
+}
+
+/// Keys [16, 16 dims] of step `s` as a left operand. Of e4m3, a thread's columns are 4 dims that
+/// follow each other, which is as good as any order if queries come in the same one.
+template <class T, class KV, int kDim>
+__device__ __forceinline__ void load_keys(uint32_t (&x)[4], uint32_t tile, int s, int lane) {
+  using Tile = DecodeTile<KV, kDim>;
+  if constexpr (Tile::kElement == 2) {
+    load_matrices(x, tile + Tile::offset(lane & 15, 2 * s + (lane >> 4)));
+  } else {
+    const uint32_t at = tile + (lane >> 2) * Tile::kRowBytes + 16 * s + 4 * (lane & 3);
+    widen<T>(load_word(at), x[0], x[2]);
+    widen<T>(load_word(at + 8 * Tile::kRowBytes), x[1], x[3]);
+  }
+}
+/// The dim that half a right operand of step 0 begins with.
+template <class KV>
+__device__ __forceinline__ int query_dim(int half, int lane) {
+  return sizeof(KV) == 2 ? 8 * half + 2 * (lane % 4) : 4 * (lane % 4) + 2 * half;
+}
+
+/// Values [16 dims of step `s`, 16 keys] as a left operand. Of e4m3, rows g and g + 8 are dims 2 g
+/// and 2 g + 1: pairs of bytes travel through a transposition of 16-bit elements.
+template <class T, class KV, int kDim>
+__device__ __forceinline__ void load_values(uint32_t (&x)[4], uint32_t tile, int s, int lane) {
+  using Tile = DecodeTile<KV, kDim>;
+  if constexpr (Tile::kElement == 2) {
+    load_matrices_transposed(
+        x, tile + Tile::offset((lane & 7) + (lane >> 4) * 8, 2 * s + ((lane >> 3) & 1)));
+  } else {
+    uint32_t pairs[2];  // byte 0: key 2 t, dim 2 g; 1: dim 2 g + 1; 2 and 3: key 2 t + 1
+    load_matrices_transposed(pairs, tile + (lane & 15) * Tile::kRowBytes + 16 * s);
+    widen<T>(__byte_perm(pairs[0], 0, 0x3120), x[0], x[1]);
+    widen<T>(__byte_perm(pairs[1], 0, 0x3120), x[2], x[3]);
+  }
+}
+/// The dim of row lane / 4, or of that + 8, of step 0.
+template <class KV>
+__device__ __forceinline__ int value_dim(int half, int lane) {
+  return sizeof(KV) == 2 ? lane / 4 + 8 * half : 2 * (lane / 4) + half;
+}
+
 __device__ __forceinline__ float fast_exp2(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -120,9 +199,9 @@ struct TileCursor {
 };
 
 /// Reads tiles of keys and values ahead.
-template <int kDim>
+template <class KV, int kDim>
 struct TileReader {
-  using Tile = DecodeTile<kDim>;
+  using Tile = DecodeTile<KV, kDim>;
 
   const DecodeParams& p;
   const DecodeUnit* units;
@@ -150,14 +229,14 @@ struct TileReader {
       constexpr int kRowsAtOnce = 32 / Tile::kChunks;
       int row = lane / Tile::kChunks;
       const int chunk = lane % Tile::kChunks;
-      k += row * p.k_row_stride + chunk * 16;
-      v += row * p.v_row_stride + chunk * 16;
+      k += row * p.k_row_stride + chunk * Tile::kChunkBytes;
+      v += row * p.v_row_stride + chunk * Tile::kChunkBytes;
 #pragma unroll
       for (int i = 0; i < Tile::kKeys / kRowsAtOnce; ++i) {
         const bool there = row >= from && row < to;
         const int offset = Tile::offset(row, chunk);
-        copy16_async(k_to + offset, k, there);
-        copy16_async(v_to + offset, v, there);
+        copy_chunk_async<Tile::kChunkBytes>(k_to + offset, k, there);
+        copy_chunk_async<Tile::kChunkBytes>(v_to + offset, v, there);
         row += kRowsAtOnce;
         k += kRowsAtOnce * p.k_row_stride;
         v += kRowsAtOnce * p.v_row_stride;
@@ -169,8 +248,10 @@ struct TileReader {
         if (piece >= kPieces) continue;
         const bool there = row >= from && row < to;
         const int offset = Tile::offset(row, chunk);
-        copy16_async(k_to + offset, k + row * p.k_row_stride + chunk * 16, there);
-        copy16_async(v_to + offset, v + row * p.v_row_stride + chunk * 16, there);
+        copy_chunk_async<Tile::kChunkBytes>(
+            k_to + offset, k + row * p.k_row_stride + chunk * Tile::kChunkBytes, there);
+        copy_chunk_async<Tile::kChunkBytes>(
+            v_to + offset, v + row * p.v_row_stride + chunk * Tile::kChunkBytes, there);
       }
     }
   }
@@ -190,8 +271,10 @@ struct TileReader {
       const int offset = Tile::offset(row, chunk), in_block = (key + row) & inside;
       const int64_t k_at = there ? its_block * p.k_block_stride + in_block * p.k_row_stride : 0;
       const int64_t v_at = there ? its_block * p.v_block_stride + in_block * p.v_row_stride : 0;
-      copy16_async(k_to + offset, k + k_at + chunk * 16, there);
-      copy16_async(v_to + offset, v + v_at + chunk * 16, there);
+      copy_chunk_async<Tile::kChunkBytes>(k_to + offset, k + k_at + chunk * Tile::kChunkBytes,
+                                          there);
+      copy_chunk_async<Tile::kChunkBytes>(v_to + offset, v + v_at + chunk * Tile::kChunkBytes,
+                                          there);
     }
   }
 

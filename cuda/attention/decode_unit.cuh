@@ -115,7 +115,7 @@ __device__ __forceinline__ void store4(char* to, float4 x, DType dtype) {
 template <class T>
 __device__ __forceinline__ void write_output(const DecodeParams& p, const DecodeUnit& u, int row,
                                              int dim, float4 sum, float weights) {
-  const float r = weights > 0 ? 1.0f / weights : 0.0f;
+  const float r = weights > 0 ? p.v_scale / weights : 0.0f;
   sum = {sum.x * r, sum.y * r, sum.z * r, sum.w * r};
   const DecodeRow at = row_of(p, u, row);
   char* to = p.out + at.query * p.out_row_stride + at.head * p.out_head_stride;

@@ -61,7 +61,8 @@ Status launch_attention(const char* op, const PrefillParams& a, cudaStream_t str
                                     " tiles of queries times " + std::to_string(p.heads) +
                                     " heads are more than a grid holds; use smaller batches");
   }
-  if (p.dtype == DType::kFloat32 || p.kv_dtype != p.dtype) {
+  const bool e4m3 = p.kv_dtype == DType::kFloat8E4M3;
+  if (p.dtype == DType::kFloat32 || (p.kv_dtype != p.dtype && !e4m3)) {
     return launch_prefill_plain(op, a, stream);
   }
   int device = 0;
@@ -69,6 +70,7 @@ Status launch_attention(const char* op, const PrefillParams& a, cudaStream_t str
   const Result<const DeviceFacts*> facts = device_facts({DeviceType::kCuda, device});
   MMCORE_RETURN_IF_ERROR(facts.status());
   const auto launch = [&]<int D>() {
+    if (e4m3) return launch_prefill_e4m3<D>(op, a, stream);
     const DeviceFacts& f = *facts.value();
     if (f.capability == 90 && a.vector_q && key_maps_possible(a)) {
       return launch_prefill_wgmma<D>(op, a, f, stream);

@@ -24,8 +24,8 @@ struct PrefillWork {
 /// Writes the rows of `out` that the tiles cover. Pointers in `problem` are device pointers:
 /// q, out [T, Hq, D] and k, v [blocks, block size, Hkv, D] with strides, block_tables [N, W].
 /// Entries of a table beyond a sequence's keys and rows of a block beyond them are never used.
-/// Fast where q and the cache have the same 16-bit dtype; any other pair of float dtypes runs in
-/// float32 on a plain kernel. Nothing is checked here.
+/// Fast where q has a 16-bit dtype and the cache the same one or e4m3; any other pair of float
+/// dtypes runs in float32 on a plain kernel. Nothing is checked here.
 Status launch_prefill(const ops::AttentionProblem& problem, const PrefillWork& work,
                       cudaStream_t stream);
 

@@ -1,9 +1,11 @@
 // Attention of 128 query rows of one head with mma.sync, for compute capability 8.0 and up: 8 warps
 // of 16 rows; keys and values pass through one buffer each, so that values arrive while scores are
-// computed and the next keys while values are summed.
+// computed and the next keys while values are summed. Keys and values of e4m3 wait in registers
+// meanwhile and are widened on their way into shared memory.
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "attention/prefill_softmax.cuh"
 #include "attention/prefill_tile.cuh"
@@ -89,11 +91,42 @@ __device__ __forceinline__ void load_piece(uint32_t to, const T* row, int piece,
                : "memory");
 }
 
-/// Brings tiles of keys or values of one head into shared memory.
-template <int D, class T>
+/// 8 e4m3 as 8 elements of T.
+template <class T>
+__device__ __forceinline__ void store_widened(uint32_t to, uint2 eight) {
+  uint32_t words[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t two = (i < 2 ? eight.x : eight.y) >> (16 * (i & 1)) & 0xffffu;
+    const __half2_raw x =
+        __nv_cvt_fp8x2_to_halfraw2(static_cast<__nv_fp8x2_storage_t>(two), __NV_E4M3);
+    const float2 f = __half22float2(__half2(x));
+    words[i] = pack<T>(f.x, f.y);
+  }
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(words[0]), "r"(words[1]),
+               "r"(words[2]), "r"(words[3])
+               : "memory");
+}
+
+/// 8 e4m3 that begin at `from`.
+__device__ __forceinline__ uint2 load_eight(const uint8_t* from, bool vectors) {
+  if (vectors) return __ldg(reinterpret_cast<const uint2*>(from));
+  uint2 eight{};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    eight.x |= uint32_t{from[i]} << (8 * i);
+    eight.y |= uint32_t{from[4 + i]} << (8 * i);
+  }
+  return eight;
+}
+
+/// Brings tiles of keys or values of one head into shared memory: begin(), then finish() once the
+/// place is free, then a wait. KV: T or e4m3.
+template <int D, class T, class KV>
 class KeyLoader {
   using S = Shape<D>;
   static constexpr int kPasses = (S::kKeys * S::kPieces + kThreads - 1) / kThreads;
+  static constexpr bool kWidened = !std::is_same_v<T, KV>;
 
  public:
   __device__ KeyLoader(const PrefillParams& a, const QueryTile& tile, int32_t head)
@@ -105,7 +138,7 @@ class KeyLoader {
     }
   }
 
-  /// Reads the block ids of a tile; load() is for the tile read last. Keys past the last share its
+  /// Reads the block ids of a tile; begin() is for the tile read last. Keys past the last share its
   /// block, so that entries of the table which mean nothing are not used.
   __device__ __forceinline__ void look_up(int32_t first) {
     if (table_ == nullptr) return;
@@ -115,8 +148,9 @@ class KeyLoader {
     }
   }
 
-  __device__ __forceinline__ void load(uint32_t to, const ops::KvRows& rows, int32_t first) const {
-    const T* data = static_cast<const T*>(rows.data);
+  /// T: the place must be free already.
+  __device__ __forceinline__ void begin(uint32_t to, const ops::KvRows& rows, int32_t first) {
+    const KV* data = static_cast<const KV*>(rows.data);
 #pragma unroll
     for (int i = 0; i < kPasses; ++i) {
       const int row = row_of(i), piece = static_cast<int>(threadIdx.x + i * kThreads) % S::kPieces;
@@ -129,8 +163,28 @@ class KeyLoader {
       } else {
         at += (start_ + int64_t{key}) * rows.row_stride;
       }
-      load_piece<D, T>(to + S::offset(row, piece), data + at, piece, key < keys_, a_.vector_kv,
-                       data);
+      if constexpr (kWidened) {
+        held_[i] = uint2{};
+        if (key < keys_ && piece < D / 8) {
+          held_[i] =
+              load_eight(reinterpret_cast<const uint8_t*>(data + at) + 8 * piece, a_.vector_kv);
+        }
+      } else {
+        load_piece<D, T>(to + S::offset(row, piece), data + at, piece, key < keys_, a_.vector_kv,
+                         data);
+      }
+    }
+  }
+
+  __device__ __forceinline__ void finish([[maybe_unused]] uint32_t to) const {
+    if constexpr (kWidened) {
+#pragma unroll
+      for (int i = 0; i < kPasses; ++i) {
+        const int row = row_of(i);
+        if (row >= S::kKeys) break;
+        const int piece = static_cast<int>(threadIdx.x + i * kThreads) % S::kPieces;
+        store_widened<T>(to + S::offset(row, piece), held_[i]);
+      }
     }
   }
 
@@ -145,9 +199,10 @@ class KeyLoader {
   int32_t start_ = 0;
   int64_t head_;
   int32_t blocks_[kPasses] = {};
+  [[maybe_unused]] uint2 held_[kWidened ? kPasses : 1] = {};
 };
 
-template <int D, class T>
+template <int D, class T, class KV>
 __global__ void __launch_bounds__(kThreads) prefill(const __grid_constant__ PrefillParams a) {
   using S = Shape<D>;
   extern __shared__ __align__(128) uint8_t shared[];
@@ -182,10 +237,11 @@ __global__ void __launch_bounds__(kThreads) prefill(const __grid_constant__ Pref
 
   const int32_t t_begin = span.begin / S::kKeys;
   const int32_t t_end = span.end > span.begin ? (span.end + S::kKeys - 1) / S::kKeys : t_begin;
-  KeyLoader<D, T> loader(a, tile, head / (p.heads / p.kv_heads));
+  KeyLoader<D, T, KV> loader(a, tile, head / (p.heads / p.kv_heads));
   if (t_begin < t_end) {
     loader.look_up(t_begin * S::kKeys);
-    loader.load(k_at, p.k, t_begin * S::kKeys);
+    loader.begin(k_at, p.k, t_begin * S::kKeys);
+    loader.finish(k_at);
   }
   commit();
   wait_all();
@@ -210,10 +266,11 @@ __global__ void __launch_bounds__(kThreads) prefill(const __grid_constant__ Pref
     const int32_t first = t * S::kKeys;
     const bool busy = first < warp_span.end && first + S::kKeys > warp_span.begin;
     if (t > t_begin) {
+      loader.finish(k_at);
       wait_all();
       __syncthreads();  // keys are there, and the last values have been used
     }
-    loader.load(v_at, p.v, first);
+    loader.begin(v_at, p.v, first);
     commit();
     if (t + 1 < t_end) loader.look_up(first + S::kKeys);
 
@@ -237,10 +294,11 @@ __global__ void __launch_bounds__(kThreads) prefill(const __grid_constant__ Pref
         }
       }
     }
+    loader.finish(v_at);
     wait_all();
     __syncthreads();  // values are there, and the keys have been used
     if (t + 1 < t_end) {
-      loader.load(k_at, p.k, first + S::kKeys);
+      loader.begin(k_at, p.k, first + S::kKeys);
       commit();
     }
     if (!busy) continue;
@@ -266,6 +324,8 @@ __global__ void __launch_bounds__(kThreads) prefill(const __grid_constant__ Pref
 
   float inverse[2];
   softmax.inverse(inverse);
+  inverse[0] *= p.v_scale;
+  inverse[1] *= p.v_scale;
   T* const out = static_cast<T*>(p.out) + first_row * p.out_row_stride + head * p.out_head_stride;
   const int32_t own = 16 * warp + lane / 4;
   T* const out_rows[2] = {own < rows ? out + own * p.out_row_stride : nullptr,
@@ -273,11 +333,11 @@ __global__ void __launch_bounds__(kThreads) prefill(const __grid_constant__ Pref
   store_rows<T, D>(o, inverse, out_rows, a.vector_out);
 }
 
-template <int D, class T>
+template <int D, class T, class KV>
 Status launch(const char* op, const PrefillParams& a, cudaStream_t stream) {
-  MMCORE_RETURN_IF_ERROR(allow_shared(op, prefill<D, T>, Shape<D>::kSharedBytes));
+  MMCORE_RETURN_IF_ERROR(allow_shared(op, prefill<D, T, KV>, Shape<D>::kSharedBytes));
   const auto blocks = static_cast<unsigned>(int64_t{a.max_tiles} * a.p.heads);
-  prefill<D, T><<<blocks, kThreads, Shape<D>::kSharedBytes, stream>>>(a);
+  prefill<D, T, KV><<<blocks, kThreads, Shape<D>::kSharedBytes, stream>>>(a);
   return launch_status(op);
 }
 
@@ -285,8 +345,18 @@ Status launch(const char* op, const PrefillParams& a, cudaStream_t stream) {
 
 template <int D>
 Status launch_prefill_mma(const char* op, const PrefillParams& a, cudaStream_t stream) {
-  if (a.p.dtype == DType::kBFloat16) return mma::launch<D, __nv_bfloat16>(op, a, stream);
-  return mma::launch<D, __half>(op, a, stream);
+  if (a.p.dtype == DType::kBFloat16) {
+    return mma::launch<D, __nv_bfloat16, __nv_bfloat16>(op, a, stream);
+  }
+  return mma::launch<D, __half, __half>(op, a, stream);
+}
+
+template <int D>
+Status launch_prefill_e4m3(const char* op, const PrefillParams& a, cudaStream_t stream) {
+  if (a.p.dtype == DType::kBFloat16) {
+    return mma::launch<D, __nv_bfloat16, __nv_fp8_e4m3>(op, a, stream);
+  }
+  return mma::launch<D, __half, __nv_fp8_e4m3>(op, a, stream);
 }
 
 }  // namespace mmcore::cuda

@@ -27,8 +27,8 @@ struct PrefillParams {
   int32_t max_tiles;
   int64_t key_rows;  // rows of contiguous k and v; 0 where they are paged
   ScoreScale score;
-  bool vector_q;  // every row and head begins at a multiple of 16 bytes
-  bool vector_kv;
+  bool vector_q;   // every row and head begins at a multiple of 16 bytes
+  bool vector_kv;  // likewise, or of 8 bytes where they are e4m3
   bool vector_out;
 };
 
@@ -44,5 +44,9 @@ Status launch_prefill_plain(const char* op, const PrefillParams& params, cudaStr
 /// q, k and v of one 16-bit dtype; mma.sync, from compute capability 8.0 on. One file a head dim.
 template <int D>
 Status launch_prefill_mma(const char* op, const PrefillParams& params, cudaStream_t stream);
+
+/// q of a 16-bit dtype, k and v of e4m3; otherwise as above.
+template <int D>
+Status launch_prefill_e4m3(const char* op, const PrefillParams& params, cudaStream_t stream);
 
 }  // namespace mmcore::cuda

@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(32 * kWarps)
 #pragma unroll
     for (int i = 0; i < kMaxDim / 32; ++i) {
       if (lane + 32 * i < p.head_dim) {
-        out[lane + 32 * i] = from_float<T>(sum > 0.0f ? acc[i] / sum : 0.0f);
+        out[lane + 32 * i] = from_float<T>(sum > 0.0f ? acc[i] * p.v_scale / sum : 0.0f);
       }
     }
   }
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(32 * kWarps)
 Status launch_prefill_plain(const char* op, const PrefillParams& a, cudaStream_t stream) {
   const auto blocks = static_cast<unsigned>(int64_t{a.max_tiles} * a.p.heads);
   return dispatch_float(a.p.dtype, op, [&]<class T>() {
-    return dispatch_float(a.p.kv_dtype, op, [&]<class KV>() {
+    return dispatch_cache(a.p.kv_dtype, op, [&]<class KV>() {
       prefill_plain<device_t<T>, device_t<KV>><<<blocks, 32 * kWarps, 0, stream>>>(a);
       return launch_status(op);
     });

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "tensor/float8.h"
 #include "tensor/half.h"
 
 namespace mmcore::cuda {
@@ -23,6 +24,10 @@ struct DeviceType_<bf16> {
 template <>
 struct DeviceType_<f16> {
   using type = __half;
+};
+template <>
+struct DeviceType_<f8e4m3> {
+  using type = __nv_fp8_e4m3;
 };
 template <class T>
 using device_t = typename DeviceType_<T>::type;

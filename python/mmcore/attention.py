@@ -7,6 +7,7 @@ profiling does before there is one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from mmcore import ops
-from mmcore.errors import ValidationError
+from mmcore.errors import CheckpointError, ValidationError
 
 __all__ = [
     "Attention",
@@ -189,8 +190,30 @@ class Attention(nn.Module):
         self.window = sliding_window or 0
         self.soft_cap = logits_soft_cap or 0.0
         self.kind = AttentionKind(num_heads, self.num_kv_heads, head_size, self.window)
+        # Of a float8_e4m3fn cache; a checkpoint may bring others.
+        self.k_scale = self.v_scale = 1.0
+        self._name = prefix
         # Not a submodule: layers share one table, which is no parameter of any of them.
         self._rotary = (rotary,)
+
+    def load_cache_scale(self, kind: str, value: Tensor) -> None:
+        """Take a checkpoint's ``"k_scale"`` or ``"v_scale"``, a single positive number.
+
+        Only a float8_e4m3fn cache is scaled: others leave the value unused.
+
+        Raises
+        ------
+        CheckpointError
+            If it is not one finite number above 0.
+        """
+        scale = float(value.item()) if value.numel() == 1 else math.nan
+        # Kernels multiply by the inverse in float32, which has to be finite as well.
+        if not torch.finfo(torch.float32).tiny <= scale <= torch.finfo(torch.float32).max:
+            raise CheckpointError(
+                f"{kind} of {self._name or 'an attention layer'} is {value.tolist()}, expected one "
+                "finite number above 0. Scales by head are not supported."
+            )
+        setattr(self, kind, scale)
 
     def prepare_on(self, device: torch.device) -> None:
         """Make the rotary table that the layer will need on a device."""
@@ -251,6 +274,8 @@ class Attention(nn.Module):
             return out.view(query.shape)
 
         k_cache, v_cache = kv_cache.unbind(0)
+        scaled = kv_cache.dtype is torch.float8_e4m3fn
+        k_scale, v_scale = (self.k_scale, self.v_scale) if scaled else (1.0, 1.0)
         ops.rope_kv_write(
             q if cos_sin is not None else None,
             k,
@@ -261,6 +286,8 @@ class Attention(nn.Module):
             v_cache=v_cache,
             slot_mapping=attn_metadata.slot_mapping,
             interleaved=interleaved,
+            k_scale=k_scale,
+            v_scale=v_scale,
         )
         plan = None if attn_metadata.plans is None else attn_metadata.plans.get(self.kind)
         out = ops.paged_attention(
@@ -276,6 +303,8 @@ class Attention(nn.Module):
             plan=None if plan is None else plan.words,
             workspace=None if plan is None else plan.workspace,
             max_query_len=0 if plan is None else plan.max_query_len,
+            k_scale=k_scale,
+            v_scale=v_scale,
         )
         return out.view(query.shape)
 

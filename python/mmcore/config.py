@@ -282,7 +282,7 @@ class CacheConfig:
     enable_prefix_caching
         Keep blocks of finished requests for prompts that begin the same way.
     cache_dtype
-        ``"auto"`` for the model's dtype.
+        ``"auto"`` for the model's dtype; ``"fp8"`` or ``"fp8_e4m3"`` for 8-bit floats.
     kv_offload_gib
         Host memory, in GiB, for blocks that are evicted from the cache; 0 keeps none.
     """
@@ -291,7 +291,7 @@ class CacheConfig:
     gpu_memory_utilization: float = 0.9
     num_gpu_blocks_override: int | None = None
     enable_prefix_caching: bool = True
-    cache_dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    cache_dtype: Literal["auto", "float32", "float16", "bfloat16", "fp8", "fp8_e4m3"] = "auto"
     kv_offload_gib: float = 0.0
 
     def __post_init__(self) -> None:
@@ -312,7 +312,11 @@ class CacheConfig:
             f"kv_offload_gib is {offload}, but without enable_prefix_caching no block is kept. "
             "Enable it, or set kv_offload_gib to 0.",
         )
-        one_of("cache_dtype", self.cache_dtype, ("auto", "float32", "float16", "bfloat16"))
+        one_of(
+            "cache_dtype",
+            self.cache_dtype,
+            ("auto", "float32", "float16", "bfloat16", "fp8", "fp8_e4m3"),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ set(MMCORE_OPS_TESTS
   ops/varlen_attention_test.cpp
   ops/vision_projector_test.cpp
   ops/vocab_row_test.cpp
+  tensor/float8_test.cpp
   tensor/half_test.cpp
   tensor/shape_check_test.cpp
 )

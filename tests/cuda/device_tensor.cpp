@@ -85,7 +85,7 @@ DeviceTensor DeviceTensor::from(const std::vector<float>& values,
                                 std::initializer_list<int64_t> dims, DType dtype) {
   DeviceTensor t(dtype, dims);
   EXPECT_EQ(t.view_.numel(), static_cast<int64_t>(values.size()));
-  const Status status = dispatch_float(dtype, "DeviceTensor", [&]<class T>() {
+  const Status status = dispatch_cache(dtype, "DeviceTensor", [&]<class T>() {
     std::vector<T> stored(values.size());
     std::transform(values.begin(), values.end(), stored.begin(), [](float f) { return T(f); });
     t.write(raw(stored));
@@ -116,7 +116,7 @@ std::vector<uint8_t> DeviceTensor::bytes() const {
 
 std::vector<float> DeviceTensor::floats() const {
   std::vector<float> out;
-  const Status status = dispatch_float(view_.dtype, "DeviceTensor", [&]<class T>() {
+  const Status status = dispatch_cache(view_.dtype, "DeviceTensor", [&]<class T>() {
     for (const T& value : cast<T>(bytes())) out.push_back(static_cast<float>(value));
   });
   EXPECT_TRUE(status.ok()) << status.message();
@@ -127,7 +127,7 @@ std::vector<int32_t> DeviceTensor::ints() const { return cast<int32_t>(bytes());
 std::vector<int64_t> DeviceTensor::longs() const { return cast<int64_t>(bytes()); }
 
 std::vector<float> rounded(std::vector<float> values, DType dtype) {
-  const Status status = dispatch_float(dtype, "rounded", [&]<class T>() {
+  const Status status = dispatch_cache(dtype, "rounded", [&]<class T>() {
     for (float& value : values) value = static_cast<float>(T(value));
   });
   EXPECT_TRUE(status.ok()) << status.message();

@@ -2,6 +2,7 @@
 // by 2.5e-7 of the two products that float32 adds; what the cache receives is exact.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <set>
 #include <string>
@@ -31,6 +32,10 @@ struct Case {
   int64_t gap = 0;
   bool interleaved = false;
   bool writes = true;
+  std::array<int32_t, 3> sections{};
+  bool sections_interleaved = false;
+  float k_scale = 1;
+  float v_scale = 1;
 
   static Case random(Rng& rng) {
     const auto pick = [&](auto... choices) {
@@ -50,7 +55,32 @@ struct Case {
     c.gap = pick(0, 0, 8, 3);
     c.interleaved = rng() % 2;
     c.writes = rng() % 5 != 0;
+    if (rng() % 3 == 0) {
+      c.cache_dtype = DType::kFloat8E4M3;
+      c.k_scale = pick(1.0f, 0.3f, 0.003f, 7.0f);
+      c.v_scale = pick(1.0f, 0.6f, 0.002f, 2.0f);
+    }
+    if (rng() % 3 == 0 && c.rotary_dim > 0) c.take_sections(rng);
     return c;
+  }
+
+  void take_sections(Rng& rng) {
+    const int64_t half = rotary_dim / 2;
+    sections_interleaved = rng() % 2;
+    const int64_t room = sections_interleaved ? half / 3 : half / 2;
+    const int64_t h = random_size(rng, 0, room), w = random_size(rng, 0, room);
+    sections = {static_cast<int32_t>(half - h - w), static_cast<int32_t>(h),
+                static_cast<int32_t>(w)};
+  }
+
+  bool has_sections() const { return sections[0] + sections[1] + sections[2] > 0; }
+
+  /// The axis of frequency `i`.
+  int64_t axis_of(int64_t i) const {
+    if (!has_sections()) return 0;
+    if (!sections_interleaved) return i < sections[0] ? 0 : i < sections[0] + sections[1] ? 1 : 2;
+    const int64_t turn = i % 3;
+    return turn > 0 && i / 3 < sections[static_cast<size_t>(turn)] ? turn : 0;
   }
 
   std::string describe() const {
@@ -58,7 +88,10 @@ struct Case {
            std::to_string(tokens) + " heads " + std::to_string(q_heads) + "/" +
            std::to_string(kv_heads) + " D " + std::to_string(head_dim) + " R " +
            std::to_string(rotary_dim) + " block " + std::to_string(block_size) + " gap " +
-           std::to_string(gap) + (interleaved ? " interleaved" : "") + (writes ? "" : " no cache");
+           std::to_string(gap) + (interleaved ? " interleaved" : "") + (writes ? "" : " no cache") +
+           " sections " + std::to_string(sections[0]) + "/" + std::to_string(sections[1]) + "/" +
+           std::to_string(sections[2]) + (sections_interleaved ? " in turn" : "") + " scales " +
+           std::to_string(k_scale) + " " + std::to_string(v_scale);
   }
 };
 
@@ -75,9 +108,10 @@ struct Data {
       q.fill_normal(rng);
     }
     if (c.rotary_dim > 0) {
-      positions = HostTensor(DType::kInt64, {c.tokens});
+      positions = c.has_sections() ? HostTensor(DType::kInt64, {3, c.tokens}, c.gap)
+                                   : HostTensor(DType::kInt64, {c.tokens});
       // One in 20 names no row of cos_sin: such a token is not rotated.
-      for (int64_t t = 0; t < c.tokens; ++t)
+      for (int64_t t = 0; t < positions.numel(); ++t)
         positions.set(t, static_cast<double>(rng() % 20 == 0 ? -1 : random_size(rng, 0, 49)));
       cos_sin = HostTensor(DType::kFloat32, {kPositions, c.rotary_dim}, c.gap);
       cos_sin.fill_uniform(rng, -1, 1);
@@ -105,10 +139,13 @@ void expect_rotated(const Case& c, const Data& data, const HostTensor& before,
   std::vector<double> expected = before.values(), slack(expected.size(), 0.0);
   const int64_t heads = before.shape()[1], half = c.rotary_dim / 2;
   for (int64_t t = 0; t < c.tokens && half > 0; ++t) {
-    const auto position = static_cast<int64_t>(data.positions.get(t));
-    if (position < 0) continue;
+    bool rotates = true;
+    for (int64_t at = t; at < data.positions.numel(); at += c.tokens)
+      rotates = rotates && data.positions.get(at) >= 0;
+    if (!rotates) continue;
     for (int64_t h = 0; h < heads; ++h) {
       for (int64_t i = 0; i < half; ++i) {
+        const auto position = static_cast<int64_t>(data.positions.get(c.axis_of(i) * c.tokens + t));
         const int64_t row = (t * heads + h) * c.head_dim;
         const int64_t first = row + (c.interleaved ? 2 * i : i);
         const int64_t second = c.interleaved ? first + 1 : first + half;
@@ -127,15 +164,15 @@ void expect_rotated(const Case& c, const Data& data, const HostTensor& before,
 }
 
 void expect_written(const Case& c, const Data& data, const HostTensor& rows,
-                    const HostTensor& before, const HostTensor& cache) {
+                    const HostTensor& before, const HostTensor& cache, float scale) {
   std::vector<double> expected = before.values();
   const int64_t width = c.kv_heads * c.head_dim;
   const int64_t slots = before.numel() / width;
   for (int64_t t = 0; t < c.tokens; ++t) {
     const auto slot = static_cast<int64_t>(data.slots.get(t));
     for (int64_t i = 0; slot >= 0 && slot < slots && i < width; ++i) {
-      expected[static_cast<size_t>(slot * width + i)] =
-          ops::testing::rounded(rows.get(t * width + i), c.cache_dtype);
+      expected[static_cast<size_t>(slot * width + i)] = ops::testing::rounded(
+          static_cast<float>(rows.get(t * width + i)) * (1.0f / scale), c.cache_dtype);
     }
   }
   for (size_t i = 0; i < expected.size(); ++i) {
@@ -161,7 +198,11 @@ void check(const Case& c, Rng& rng) {
                                               .k_cache = k_cache,
                                               .v_cache = v_cache,
                                               .slot_mapping = slots,
-                                              .interleaved = c.interleaved});
+                                              .interleaved = c.interleaved,
+                                              .sections = c.sections,
+                                              .sections_interleaved = c.sections_interleaved,
+                                              .k_scale = c.k_scale,
+                                              .v_scale = c.v_scale});
     ASSERT_TRUE(status.ok()) << status.message();
     q.fetch(after.q);
     k.fetch(after.k);
@@ -173,8 +214,8 @@ void check(const Case& c, Rng& rng) {
   expect_rotated(c, data, data.k, after.k);
   EXPECT_EQ(after.v.values(), data.v.values());
   if (!c.writes) return;
-  expect_written(c, data, after.k, data.k_cache, after.k_cache);
-  expect_written(c, data, after.v, data.v_cache, after.v_cache);
+  expect_written(c, data, after.k, data.k_cache, after.k_cache, c.k_scale);
+  expect_written(c, data, after.v, data.v_cache, after.v_cache, c.v_scale);
 }
 
 class RopeKvWriteGpu : public GpuTest {};
@@ -203,6 +244,14 @@ TEST_F(RopeKvWriteGpu, Reduced) {
     check({.tokens = 3, .interleaved = interleaved}, rng);
     check({.cache_dtype = DType::kFloat32, .tokens = 3, .gap = 8, .interleaved = interleaved}, rng);
     check({.tokens = 3, .head_dim = 72, .rotary_dim = 72, .interleaved = interleaved}, rng);
+    check({.cache_dtype = DType::kFloat8E4M3,
+           .tokens = 3,
+           .interleaved = interleaved,
+           .sections = {12, 10, 10},
+           .sections_interleaved = interleaved,
+           .k_scale = 0.3f,
+           .v_scale = 2.0f},
+          rng);
     check({.tokens = 3, .rotary_dim = 0, .gap = 3, .interleaved = interleaved}, rng);
   }
 }

@@ -11,6 +11,7 @@
 // key/value heads (Hq % Hkv == 0), D head dim, B blocks, P block size.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -151,17 +152,28 @@ MMCORE_API Status embedding_merge(const EmbeddingMergeArgs& args, Stream stream 
 /// interleaved: dim i pairs with i + R/2 (Llama, "rotate half"); interleaved: 2i with 2i + 1
 /// (GPT-J). Dims from R on pass through. A position without a row in cos_sin or a slot outside the
 /// cache is kInvalidArgument on the CPU; on a GPU such a token is not rotated, or not written.
+///
+/// M-RoPE: with `sections` a token has a position in time, one in height and one in width, and each
+/// of the R/2 frequencies belongs to one of these axes. `sections` counts each axis' frequencies.
+/// They lie one behind the other (Qwen2-VL: t t t h h w w), or `sections_interleaved` in turn as
+/// far as there are some of h and w, and t elsewhere (Qwen3-VL: t h w t h w t t).
+///
+/// A float8_e4m3fn cache receives k * (1 / k_scale) and v * (1 / v_scale), computed in float32,
+/// rounded to nearest even and cut off at +-448.
 struct RopeKvWriteArgs {
-  TensorView q;          // [T, Hq, D], in and out; may be absent (write only)
-  TensorView k;          // [T, Hkv, D], in and out
-  TensorView v;          // [T, Hkv, D]
-  TensorView positions;  // int64 [T], or absent with cos_sin (no rotation)
-  TensorView cos_sin;    // float32 [max position, R], or absent (no rotation)
-  TensorView
-      k_cache;  // [B, P, Hkv, D] or absent (no write); float types, may be another one than k's
+  TensorView q;             // [T, Hq, D], in and out; may be absent (write only)
+  TensorView k;             // [T, Hkv, D], in and out
+  TensorView v;             // [T, Hkv, D]
+  TensorView positions;     // int64 [T], [3, T] with sections, or absent with cos_sin (no rotation)
+  TensorView cos_sin;       // float32 [max position, R], or absent (no rotation)
+  TensorView k_cache;       // [B, P, Hkv, D] or absent (no write); any float type or float8_e4m3fn
   TensorView v_cache;       // as k_cache
   TensorView slot_mapping;  // int64 [T]: block * P + offset; negative: not written
   bool interleaved = false;
+  std::array<int32_t, 3> sections{};  // t, h, w; sum R/2. All 0: one position a token
+  bool sections_interleaved = false;
+  float k_scale = 1.0f;  // above 0; 1 unless the cache is float8_e4m3fn
+  float v_scale = 1.0f;
 };
 MMCORE_API Status rope_kv_write(const RopeKvWriteArgs& args, Stream stream = {});
 
@@ -215,9 +227,10 @@ MMCORE_API Status plan_paged_attention(const TensorView& query_start, const Tens
 ///   [max(0, pos - window + 1), causal ? pos : seq_lens[n] - 1]          (window 0 = no limit;
 ///   counts the query itself)
 /// score = scale q.k; with soft_cap c > 0: c tanh(score / c). A sequence of length 0 has no rows.
+/// A float8_e4m3fn cache stands for k_scale times its keys and v_scale times its values.
 struct PagedAttentionArgs {
   TensorView q;             // [T, Hq, D]; D in {32, 64, 72, 80, 96, 128, 256}
-  TensorView k_cache;       // [B, P, Hkv, D]; float32, bfloat16 or float16
+  TensorView k_cache;       // [B, P, Hkv, D]; any float type or float8_e4m3fn
   TensorView v_cache;       // as k_cache
   TensorView block_tables;  // int32 [N, W]
   TensorView query_start;   // int32 [N + 1]
@@ -232,6 +245,8 @@ struct PagedAttentionArgs {
   TensorView plan{};          // int32 [>= attention_plan_words], in GPU memory
   TensorView workspace{};     // uint8 [>= paged_attention_workspace_bytes], 16-byte aligned
   int64_t max_query_len = 0;  // as in the plan's shape
+  float k_scale = 1.0f;       // above 0; 1 unless the cache is float8_e4m3fn
+  float v_scale = 1.0f;
 };
 MMCORE_API Status paged_attention(const PagedAttentionArgs& args, Stream stream = {});
 

@@ -18,7 +18,8 @@ enum class DType : int32_t {
   kFloat16 = 2,
   kInt32 = 3,
   kInt64 = 4,
-  kUInt8 = 5
+  kUInt8 = 5,
+  kFloat8E4M3 = 6  // only in KV caches; 448 at most, no infinity
 };
 
 /// Bytes of one element.
@@ -33,6 +34,7 @@ constexpr size_t size_of(DType d) {
     case DType::kFloat16:
       return 2;
     case DType::kUInt8:
+    case DType::kFloat8E4M3:
       return 1;
   }
   return 0;
@@ -52,6 +54,8 @@ constexpr const char* to_string(DType d) {
       return "int64";
     case DType::kUInt8:
       return "uint8";
+    case DType::kFloat8E4M3:
+      return "float8_e4m3fn";
   }
   return "unknown";
 }

@@ -3,6 +3,7 @@
 
 #include "ops/attention/entry_check.h"
 #include "ops/attention/problem.h"
+#include "ops/cache_scale.h"
 #include "ops/cuda_backend.h"
 #include "tensor/shape_check.h"
 
@@ -66,7 +67,8 @@ AttentionProblem paged_problem(const PagedAttentionArgs& args) {
       .heads = static_cast<int32_t>(args.q.size(1)),
       .kv_heads = static_cast<int32_t>(k.size(2)),
       .head_dim = static_cast<int32_t>(args.q.size(2)),
-      .scale = args.scale,
+      .scale = args.scale * args.k_scale,
+      .v_scale = args.v_scale,
       .soft_cap = args.soft_cap,
       .window = args.window,
       .causal = args.causal,
@@ -78,7 +80,7 @@ Status paged_attention(const PagedAttentionArgs& args, Stream stream) {
   const auto T = check.dim("T"), Hq = check.dim("Hq"), Hkv = check.dim("Hkv"), D = check.dim("D"),
              B = check.dim("B"), P = check.dim("P"), N = check.dim("N"), W = check.dim("W");
   check.tensor("q", args.q, {T, Hq, D}).floating();
-  check.tensor("k_cache", args.k_cache, {B, P, Hkv, D}).floating();
+  check.tensor("k_cache", args.k_cache, {B, P, Hkv, D}).cached();
   check.tensor("v_cache", args.v_cache, {B, P, Hkv, D}).dtype(args.k_cache.dtype);
   check.tensor("block_tables", args.block_tables, {N, W}).dtype(DType::kInt32);
   check.tensor("query_start", args.query_start, {N + 1}).dtype(DType::kInt32);
@@ -86,6 +88,7 @@ Status paged_attention(const PagedAttentionArgs& args, Stream stream) {
   check.tensor("out", args.out, {T, Hq, D}).dtype(args.q.dtype).writable();
   check_attention_parameters(check, check.size(Hq), check.size(Hkv), check.size(D), args.scale,
                              args.soft_cap, args.window);
+  check_cache_scales(check, args.k_cache.dtype, args.k_scale, args.v_scale);
   const int64_t block_size = check.size(P);
   if (block_size < 1 || block_size > kMaxBlockSize ||
       !std::has_single_bit(static_cast<uint64_t>(block_size))) {

@@ -28,8 +28,9 @@ class Rotation {
   Rotation(const Problem& p, int64_t token)
       : half_(p.rotary_dim / 2),
         interleaved_(p.interleaved),
-        cosines_(p.cos_sin + p.positions[token] * p.cos_sin_stride),
+        cosines_(turn_row(p, token, 0)),
         sines_(cosines_ + half_) {
+    if (p.axis_stride != 0) gather(p, token);
     if (!interleaved_) return;
     for (int32_t i = 0; i < half_; ++i) {
       pair_cosines_[2 * i] = pair_cosines_[2 * i + 1] = cosines_[i];
@@ -53,6 +54,17 @@ class Rotation {
   }
 
  private:
+  /// Each frequency from its axis' row.
+  void gather(const Problem& p, int64_t token) {
+    for (int32_t i = 0; i < half_; ++i) {
+      const float* row = turn_row(p, token, i);
+      gathered_[i] = row[i];
+      gathered_[half_ + i] = row[half_ + i];
+    }
+    cosines_ = gathered_;
+    sines_ = gathered_ + half_;
+  }
+
   template <class T>
   void apply_to_pairs(T* x) const {
     for (int32_t i = 0; i < 2 * half_; i += Vec::kLanes) {
@@ -67,13 +79,17 @@ class Rotation {
   bool interleaved_;
   const float* cosines_;
   const float* sines_;
+  float gathered_[kMaxRotaryDim];
   float pair_cosines_[kMaxRotaryDim];
   float pair_sines_[kMaxRotaryDim];
 };
 
 template <class T, class C>
-void copy_row(const T* from, C* to, int32_t n) {
-  if constexpr (__is_same(T, C)) {
+void copy_row(const T* from, C* to, int32_t n, float factor) {
+  if constexpr (__is_same(C, f8e4m3)) {
+    const Vec f = Vec::all(factor);
+    for (int32_t d = 0; d < n; d += Vec::kLanes) store(load(from + d, n - d) * f, to + d, n - d);
+  } else if constexpr (__is_same(T, C)) {
     memcpy(to, from, static_cast<size_t>(n) * sizeof(T));
   } else {
     for (int32_t d = 0; d < n; d += Vec::kLanes) store(load(from + d, n - d), to + d, n - d);
@@ -101,8 +117,8 @@ void run_token(const Problem& p, int64_t token) {
   if (p.k_cache.data == nullptr || p.slot_mapping[token] < 0) return;
   const int64_t slot = p.slot_mapping[token];
   for (int32_t h = 0; h < p.kv_heads; ++h) {
-    copy_row(row_of<T>(p.k, token, h), slot_of<C>(p, p.k_cache, slot, h), p.head_dim);
-    copy_row(row_of<T>(p.v, token, h), slot_of<C>(p, p.v_cache, slot, h), p.head_dim);
+    copy_row(row_of<T>(p.k, token, h), slot_of<C>(p, p.k_cache, slot, h), p.head_dim, p.k_factor);
+    copy_row(row_of<T>(p.v, token, h), slot_of<C>(p, p.v_cache, slot, h), p.head_dim, p.v_factor);
   }
 }
 
@@ -110,7 +126,8 @@ template <class T>
 void run_as(const Problem& p, int64_t begin, int64_t end) {
   const auto run = p.cache_dtype == DType::kFloat32    ? run_token<T, float>
                    : p.cache_dtype == DType::kBFloat16 ? run_token<T, bf16>
-                                                       : run_token<T, f16>;
+                   : p.cache_dtype == DType::kFloat16  ? run_token<T, f16>
+                                                       : run_token<T, f8e4m3>;
   for (int64_t token = begin; token < end; ++token) run(p, token);
 }
 

@@ -7,6 +7,7 @@
 
 #include "mmcore/status.h"
 #include "mmcore/types.h"
+#include "tensor/float8.h"
 #include "tensor/half.h"
 
 namespace mmcore {
@@ -33,6 +34,18 @@ Status dispatch_float(DType dtype, const char* op, F&& f) {
     default:
       return Status::invalid_argument(std::string(op) + ": no kernel for dtype " +
                                       to_string(dtype) + "; expected float32, bfloat16 or float16");
+  }
+}
+
+/// As dispatch_float, with f8e4m3 besides: for elements of a KV cache.
+template <class F>
+Status dispatch_cache(DType dtype, const char* op, F&& f) {
+  if (dtype != DType::kFloat8E4M3) return dispatch_float(dtype, op, f);
+  if constexpr (std::is_void_v<decltype(f.template operator()<f8e4m3>())>) {
+    f.template operator()<f8e4m3>();
+    return {};
+  } else {
+    return f.template operator()<f8e4m3>();
   }
 }
 

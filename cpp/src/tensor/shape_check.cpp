@@ -172,6 +172,10 @@ ShapeCheck::Tensor& ShapeCheck::Tensor::floating() {
   return dtype({DType::kFloat32, DType::kBFloat16, DType::kFloat16});
 }
 
+ShapeCheck::Tensor& ShapeCheck::Tensor::cached() {
+  return dtype({DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat8E4M3});
+}
+
 ShapeCheck::Tensor& ShapeCheck::Tensor::contiguous_from(int axis) {
   if (view_ == nullptr) return *this;
   int64_t step = 1;

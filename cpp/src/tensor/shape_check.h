@@ -42,6 +42,8 @@ class ShapeCheck {
     Tensor& dtype(std::initializer_list<DType> allowed);
     Tensor& dtype(DType only) { return dtype({only}); }
     Tensor& floating();
+    /// What a KV cache may hold: floating() or float8_e4m3fn.
+    Tensor& cached();
     /// Axes from `axis` on are packed, row-major.
     Tensor& contiguous_from(int axis);
     /// No two rows overlap (they may be in any order): for tensors that are written.

@@ -94,6 +94,8 @@ def paged_attention(
     plan: typing.Any = None,
     workspace: typing.Any = None,
     max_query_len: typing.SupportsInt | typing.SupportsIndex = 0,
+    k_scale: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+    v_scale: typing.SupportsFloat | typing.SupportsIndex = 1.0,
 ) -> None: ...
 def paged_attention_workspace_bytes(
     sequences: typing.SupportsInt | typing.SupportsIndex,
@@ -137,6 +139,12 @@ def rope_kv_write(
     v_cache: typing.Any = None,
     slot_mapping: typing.Any = None,
     interleaved: bool = False,
+    sections: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(3)"
+    ] = [0, 0, 0],
+    sections_interleaved: bool = False,
+    k_scale: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+    v_scale: typing.SupportsFloat | typing.SupportsIndex = 1.0,
 ) -> None: ...
 def sample(
     logits: typing.Any,

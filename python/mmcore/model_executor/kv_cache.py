@@ -32,7 +32,8 @@ class KvCacheSpec:
         import torch
 
         if cache_config.cache_dtype != "auto":
-            dtype = getattr(torch, cache_config.cache_dtype)
+            fp8 = cache_config.cache_dtype in ("fp8", "fp8_e4m3")
+            dtype = torch.float8_e4m3fn if fp8 else getattr(torch, cache_config.cache_dtype)
         return KvCacheSpec(
             num_layers=model_config.get_num_layers(),
             block_size=cache_config.block_size,

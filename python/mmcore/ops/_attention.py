@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -28,6 +28,10 @@ def rope_kv_write(
     v_cache: Tensor | None = None,
     slot_mapping: Tensor | None = None,
     interleaved: bool = False,
+    sections: Sequence[int] | None = None,
+    sections_interleaved: bool = False,
+    k_scale: float = 1.0,
+    v_scale: float = 1.0,
 ) -> None:
     """Rotate queries and keys in place and write keys and values to the paged cache, in one pass.
 
@@ -38,16 +42,24 @@ def rope_kv_write(
     v
         [T, Hkv, D]; needed for the write.
     positions
-        int64 [T]; no rotation when left out.
+        int64 [T], or [3, T] with `sections`; no rotation when left out.
     cos_sin
         float32 [max position, R]: row p holds R/2 cosines, then R/2 sines. Dimensions from R on
         are not rotated.
     k_cache, v_cache
-        [B, P, Hkv, D], of any float type; no write when left out.
+        [B, P, Hkv, D], of any float type or float8_e4m3fn; no write when left out.
     slot_mapping
         int64 [T]: block * P + offset for each token; a negative entry is not written.
     interleaved
         Pair dimensions 2i and 2i + 1 (GPT-J) instead of i and i + R/2 (Llama).
+    sections
+        M-RoPE: how many of the R/2 frequencies follow a token's position in time, in height and in
+        width, which are the three rows of `positions`.
+    sections_interleaved
+        The frequencies of the axes take turns (Qwen3-VL) instead of lying one behind the other
+        (Qwen2-VL).
+    k_scale, v_scale
+        A float8_e4m3fn cache receives keys and values divided by these, cut off at +-448.
 
     Raises
     ------
@@ -56,7 +68,21 @@ def rope_kv_write(
         the caller checks).
     """
     call = _rope_kv_write_op if is_traced(k) else _C.ops.rope_kv_write
-    call(q, k, v, positions, cos_sin, k_cache, v_cache, slot_mapping, interleaved)
+    call(
+        q,
+        k,
+        v,
+        positions,
+        cos_sin,
+        k_cache,
+        v_cache,
+        slot_mapping,
+        interleaved,
+        [0, 0, 0] if sections is None else list(sections),
+        sections_interleaved,
+        k_scale,
+        v_scale,
+    )
 
 
 def copy_blocks(cache: Tensor, pairs: Tensor) -> None:
@@ -88,6 +114,8 @@ def paged_attention(
     plan: Tensor | None = None,
     workspace: Tensor | None = None,
     max_query_len: int = 0,
+    k_scale: float = 1.0,
+    v_scale: float = 1.0,
 ) -> Tensor:
     """Attend over the paged cache, for any mix of prefills, chunks and decodes.
 
@@ -97,7 +125,7 @@ def paged_attention(
         [T, Hq, D], D one of :data:`HEAD_DIMS`. Query i of sequence n is at position
         ``seq_lens[n] - number of its queries + i``.
     k_cache, v_cache
-        [B, P, Hkv, D], with the newest tokens written.
+        [B, P, Hkv, D], with the newest tokens written; any float type or float8_e4m3fn.
     block_tables
         int32 [N, W].
     query_start
@@ -121,6 +149,8 @@ def paged_attention(
         CUDA graph is recorded.
     max_query_len
         As in the plan's shape.
+    k_scale, v_scale
+        What keys and values of a float8_e4m3fn cache are to be multiplied by.
     """
     if is_traced(q):
         result = _paged_attention_op(
@@ -137,6 +167,8 @@ def paged_attention(
             plan,
             workspace,
             max_query_len,
+            k_scale,
+            v_scale,
         )
         return returned(result, out)
     return _run_paged_attention(
@@ -154,6 +186,8 @@ def paged_attention(
         plan,
         workspace,
         max_query_len,
+        k_scale,
+        v_scale,
     )
 
 
@@ -172,20 +206,21 @@ def _run_paged_attention(
     plan: Tensor | None,
     workspace: Tensor | None,
     max_query_len: int,
+    k_scale: float,
+    v_scale: float,
 ) -> Tensor:
     if out is None:
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
-    on_gpu: tuple[Any, ...] = ()
-    if q.is_cuda:
-        if plan is None or workspace is None:
-            shape = AttentionPlanShape.of(
-                q, k_cache, seq_lens, max_query_len=max_query_len, window=window, causal=causal
-            )
-            if plan is None:
-                plan = shape.plan(query_start.cpu(), seq_lens.cpu()).to(q.device)
-            if workspace is None:
-                workspace = torch.empty(shape.workspace_bytes, dtype=torch.uint8, device=q.device)
-        on_gpu = (plan, workspace, max_query_len)
+    if not q.is_cuda:
+        plan = workspace = None
+    elif plan is None or workspace is None:
+        shape = AttentionPlanShape.of(
+            q, k_cache, seq_lens, max_query_len=max_query_len, window=window, causal=causal
+        )
+        if plan is None:
+            plan = shape.plan(query_start.cpu(), seq_lens.cpu()).to(q.device)
+        if workspace is None:
+            workspace = torch.empty(shape.workspace_bytes, dtype=torch.uint8, device=q.device)
     _C.ops.paged_attention(
         q,
         k_cache,
@@ -198,7 +233,11 @@ def _run_paged_attention(
         soft_cap,
         window,
         causal,
-        *on_gpu,
+        plan,
+        workspace,
+        max_query_len,
+        k_scale,
+        v_scale,
     )
     return out
 
@@ -259,7 +298,8 @@ def _run_varlen_attention(
     "mmcore::rope_kv_write",
     mutates_args=("q", "k", "k_cache", "v_cache"),
     schema="(Tensor(a!)? q, Tensor(b!) k, Tensor? v, Tensor? positions, Tensor? cos_sin,"
-    " Tensor(c!)? k_cache, Tensor(d!)? v_cache, Tensor? slot_mapping, bool interleaved) -> ()",
+    " Tensor(c!)? k_cache, Tensor(d!)? v_cache, Tensor? slot_mapping, bool interleaved,"
+    " int[] sections, bool sections_interleaved, float k_scale, float v_scale) -> ()",
 )
 def _rope_kv_write_op(
     q: Tensor | None,
@@ -271,8 +311,26 @@ def _rope_kv_write_op(
     v_cache: Tensor | None,
     slot_mapping: Tensor | None,
     interleaved: bool,
+    sections: Sequence[int],
+    sections_interleaved: bool,
+    k_scale: float,
+    v_scale: float,
 ) -> None:
-    _C.ops.rope_kv_write(q, k, v, positions, cos_sin, k_cache, v_cache, slot_mapping, interleaved)
+    _C.ops.rope_kv_write(
+        q,
+        k,
+        v,
+        positions,
+        cos_sin,
+        k_cache,
+        v_cache,
+        slot_mapping,
+        interleaved,
+        sections,
+        sections_interleaved,
+        k_scale,
+        v_scale,
+    )
 
 
 @_rope_kv_write_op.register_fake
@@ -286,6 +344,10 @@ def _(
     v_cache: Tensor | None,
     slot_mapping: Tensor | None,
     interleaved: bool,
+    sections: Sequence[int],
+    sections_interleaved: bool,
+    k_scale: float,
+    v_scale: float,
 ) -> None:
     return None
 
@@ -309,7 +371,7 @@ def _(cache: Tensor, pairs: Tensor) -> None:
     mutates_args=(),
     schema="(Tensor q, Tensor k_cache, Tensor v_cache, Tensor block_tables, Tensor query_start,"
     " Tensor seq_lens, float scale, float soft_cap, int window, bool causal, Tensor? plan=None,"
-    " Tensor? workspace=None, int max_query_len=0) -> Tensor",
+    " Tensor? workspace=None, int max_query_len=0, float k_scale=1.0, float v_scale=1.0) -> Tensor",
 )
 def _paged_attention_op(
     q: Tensor,
@@ -325,6 +387,8 @@ def _paged_attention_op(
     plan: Tensor | None = None,
     workspace: Tensor | None = None,
     max_query_len: int = 0,
+    k_scale: float = 1.0,
+    v_scale: float = 1.0,
 ) -> Tensor:
     return _run_paged_attention(
         q,
@@ -341,6 +405,8 @@ def _paged_attention_op(
         plan,
         workspace,
         max_query_len,
+        k_scale,
+        v_scale,
     )
 
 
@@ -359,6 +425,8 @@ def _(
     plan: Tensor | None = None,
     workspace: Tensor | None = None,
     max_query_len: int = 0,
+    k_scale: float = 1.0,
+    v_scale: float = 1.0,
 ) -> Tensor:
     return q.new_empty(q.shape)
 

@@ -62,11 +62,20 @@ AttentionCase AttentionCase::random(Rng& rng, bool more_queries) {
   return c;
 }
 
+AttentionCase AttentionCase::with_float8(Rng& rng) const {
+  AttentionCase c = *this;
+  c.kv_dtype = DType::kFloat8E4M3;
+  c.k_scale = pick(rng, {1.0f, 0.3f, 0.01f, 3.0f});
+  c.v_scale = pick(rng, {1.0f, 0.7f, 0.02f, 5.0f});
+  return c;
+}
+
 std::string AttentionCase::describe() const {
   std::ostringstream s;
   s << to_string(dtype) << " kv " << to_string(kv_dtype) << " D " << head_dim << " heads "
     << heads() << "/" << kv_heads << " block " << block_size << " gap " << gap << " soft_cap "
-    << soft_cap << " window " << window << " causal " << causal << " queries/keys";
+    << soft_cap << " window " << window << " causal " << causal << " scales " << k_scale << " "
+    << v_scale << " queries/keys";
   for (size_t n = 0; n < query_lens.size(); ++n) s << " " << query_lens[n] << "/" << key_lens[n];
   return s.str();
 }
@@ -87,8 +96,9 @@ AttentionData::AttentionData(const AttentionCase& c, Rng& rng)
       query_start(starts_of(c.query_lens)),
       key_start(starts_of(c.key_lens)) {
   q.fill_normal(rng);
-  k.fill_normal(rng);
-  v.fill_normal(rng);
+  // What is stored is cut off at 448: with a small scale the greatest values are.
+  k.fill_normal(rng, 1 / c.k_scale);
+  v.fill_normal(rng, 1 / c.v_scale);
 }
 
 PagedCache::PagedCache(const AttentionCase& c, const AttentionData& data, Rng& rng) {
@@ -155,7 +165,7 @@ std::vector<double> attention_oracle(const AttentionCase& c, const AttentionData
           if (!seen(j)) continue;
           double score = 0;
           for (size_t d = 0; d < dim; ++d) score += q[query + d] * k[key(j) + d];
-          score *= c.scale;
+          score *= double{c.scale} * double{c.k_scale};
           if (c.soft_cap > 0) score = c.soft_cap * std::tanh(score / c.soft_cap);
           weights[static_cast<size_t>(j)] = score;
         }
@@ -166,7 +176,8 @@ std::vector<double> attention_oracle(const AttentionCase& c, const AttentionData
         for (double& w : weights) total += w = std::exp(w - top);
         for (int64_t j = 0; j < c.key_lens[n]; ++j) {
           const double w = weights[static_cast<size_t>(j)] / total;
-          for (size_t d = 0; seen(j) && d < dim; ++d) result[query + d] += w * v[key(j) + d];
+          for (size_t d = 0; seen(j) && d < dim; ++d)
+            result[query + d] += w * c.v_scale * v[key(j) + d];
         }
       }
     }
@@ -209,7 +220,9 @@ PagedAttentionArgs paged_args(const AttentionCase& c, const AttentionData& data,
           .scale = c.scale,
           .soft_cap = c.soft_cap,
           .window = c.window,
-          .causal = c.causal};
+          .causal = c.causal,
+          .k_scale = c.k_scale,
+          .v_scale = c.v_scale};
 }
 
 VarlenAttentionArgs varlen_args(const AttentionCase& c, const AttentionData& data) {

@@ -23,11 +23,15 @@ struct AttentionCase {
   std::vector<int64_t> key_lens;
   float scale = 0.125f;
   float soft_cap = 0;
+  float k_scale = 1;  // of a float8_e4m3fn cache
+  float v_scale = 1;
   int32_t window = 0;
   bool causal = true;
 
   /// `more_queries`: sequences may have more queries than keys, as in varlen_attention.
   static AttentionCase random(Rng& rng, bool more_queries);
+  /// Keys and values as float8_e4m3fn, with scales.
+  AttentionCase with_float8(Rng& rng) const;
   std::string describe() const;
   int64_t heads() const { return kv_heads * group; }
   int64_t queries() const;

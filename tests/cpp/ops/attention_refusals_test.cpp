@@ -58,6 +58,24 @@ INSTANTIATE_TEST_SUITE_P(
                  "v_cache has shape [6, 16, 2, 64]"},
         BadPaged{"IntegerQ", [](PagedAttentionArgs& a) { a.q.dtype = DType::kInt32; },
                  "q is int32, expected float32, bfloat16 or float16"},
+        BadPaged{"ByteCache", [](PagedAttentionArgs& a) { a.k_cache.dtype = DType::kUInt8; },
+                 "k_cache is uint8, expected float32, bfloat16, float16 or float8_e4m3fn"},
+        BadPaged{"Float8Queries", [](PagedAttentionArgs& a) { a.q.dtype = DType::kFloat8E4M3; },
+                 "q is float8_e4m3fn, expected float32, bfloat16 or float16"},
+        BadPaged{"ScaledFloatCache", [](PagedAttentionArgs& a) { a.v_scale = 0.5f; },
+                 "v_scale is 0.500000 for a cache of float32, expected 1"},
+        BadPaged{"ZeroScale",
+                 [](PagedAttentionArgs& a) {
+                   a.k_cache.dtype = a.v_cache.dtype = DType::kFloat8E4M3;
+                   a.k_scale = 0;
+                 },
+                 "k_scale is 0.000000, expected a finite number above 0"},
+        BadPaged{"NaNCacheScale",
+                 [](PagedAttentionArgs& a) {
+                   a.k_cache.dtype = a.v_cache.dtype = DType::kFloat8E4M3;
+                   a.v_scale = std::nanf("");
+                 },
+                 "expected a finite number above 0"},
         BadPaged{"OtherOutType", [](PagedAttentionArgs& a) { a.out.dtype = DType::kBFloat16; },
                  "out is bfloat16, expected float32"},
         BadPaged{"OtherValueType",
@@ -140,6 +158,9 @@ INSTANTIATE_TEST_SUITE_P(
     , VarlenAttentionRefuses,
     ::testing::Values(
         BadVarlen{"NoKeys", [](VarlenAttentionArgs& a) { a.k = {}; }, "k is absent"},
+        BadVarlen{"Float8Keys",
+                  [](VarlenAttentionArgs& a) { a.k.dtype = a.v.dtype = DType::kFloat8E4M3; },
+                  "k is float8_e4m3fn, expected float32, bfloat16 or float16"},
         BadVarlen{"OtherValues", [](VarlenAttentionArgs& a) { a.v.shape[0] = 24; },
                   "v has shape [24, 1, 64], expected [Tk, Hkv, D] with Tk = 25 from k"},
         BadVarlen{"OtherValueType", [](VarlenAttentionArgs& a) { a.v.dtype = DType::kFloat16; },

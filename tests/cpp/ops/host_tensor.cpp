@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "tensor/float8.h"
 #include "tensor/half.h"
 
 namespace mmcore::ops::testing {
@@ -27,6 +28,8 @@ double load(const std::byte* p, DType dtype) {
       return static_cast<double>(read(int64_t{}));
     case DType::kUInt8:
       return read(uint8_t{});
+    case DType::kFloat8E4M3:
+      return float(read(f8e4m3(0.0f)));
   }
   return 0;
 }
@@ -46,6 +49,8 @@ void store(std::byte* p, DType dtype, double value) {
       return write(static_cast<int64_t>(value));
     case DType::kUInt8:
       return write(static_cast<uint8_t>(value));
+    case DType::kFloat8E4M3:
+      return write(f8e4m3(static_cast<float>(value)));
   }
 }
 

@@ -32,6 +32,22 @@ TEST(PagedAttention, MatchesDoublePrecisionOnRandomBatches) {
   }
 }
 
+/// Every path of a kernel: a query, several, partial results; queries of every type.
+TEST_P(PagedAttentionPerIsa, ReadsAFloat8CacheByItsScales) {
+  for (uint64_t seed = 0; seed < 60; ++seed) {
+    Rng rng(seed + 700);
+    const AttentionCase c = AttentionCase::random(rng, false).with_float8(rng);
+    SCOPED_TRACE("seed " + std::to_string(seed) + ": " + c.describe());
+    const AttentionData data(c, rng);
+    const PagedCache cache(c, data, rng);
+    const Status status = paged_attention(paged_args(c, data, cache));
+    ASSERT_TRUE(status.ok()) << status.message();
+    expect_close(data.out, attention_oracle(c, data));
+    EXPECT_TRUE(data.out.untouched_outside());
+    if (::testing::Test::HasFailure()) return;
+  }
+}
+
 /// Decodes long enough to be split, chunks of prefills, prefills: bits must not depend on threads.
 TEST_P(PagedAttentionPerIsa, GivesTheSameBitsWithAnyThreads) {
   Rng rng(7);
@@ -40,8 +56,9 @@ TEST_P(PagedAttentionPerIsa, GivesTheSameBitsWithAnyThreads) {
   c.group = 3;
   c.query_lens = {1, 1, 70, 4, 1};
   c.key_lens = {1500, 3, 70, 2300, 513};
-  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
-    c.dtype = c.kv_dtype = dtype;
+  for (const DType kv_dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat8E4M3}) {
+    c.kv_dtype = kv_dtype;
+    c.dtype = kv_dtype == DType::kFloat32 ? DType::kFloat32 : DType::kBFloat16;
     const AttentionData data(c, rng);
     const PagedCache cache(c, data, rng);
     std::vector<std::vector<std::byte>> results;

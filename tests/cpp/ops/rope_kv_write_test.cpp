@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numeric>
 
@@ -28,6 +29,10 @@ struct Case {
   int64_t gap = 0;
   bool interleaved = false;
   bool writes = true;
+  std::array<int32_t, 3> sections{};
+  bool sections_interleaved = false;
+  float k_scale = 1;
+  float v_scale = 1;
 
   static Case random(Rng& rng) {
     const auto dtype_of = [&rng] {
@@ -46,7 +51,42 @@ struct Case {
     c.gap = pick<int64_t>(rng, {0, 8, 3});
     c.interleaved = rng() % 2;
     c.writes = rng() % 5 != 0;
+    if (rng() % 3 == 0) c.take_float8(rng);
+    if (rng() % 3 == 0 && c.rotary_dim > 0) c.take_sections(rng);
     return c;
+  }
+
+  void take_float8(Rng& rng) {
+    cache_dtype = DType::kFloat8E4M3;
+    k_scale = pick(rng, {1.0f, 0.3f, 0.003f, 7.0f});
+    v_scale = pick(rng, {1.0f, 0.6f, 0.002f, 2.0f});
+  }
+
+  void take_sections(Rng& rng) {
+    const auto half = static_cast<int32_t>(rotary_dim / 2);
+    sections_interleaved = rng() % 2;
+    const int32_t room = sections_interleaved ? half / 3 : half / 2;
+    sections[1] = static_cast<int32_t>(rng() % static_cast<uint64_t>(room + 1));
+    sections[2] = static_cast<int32_t>(rng() % static_cast<uint64_t>(room + 1));
+    sections[0] = half - sections[1] - sections[2];
+  }
+
+  bool has_sections() const { return sections[0] + sections[1] + sections[2] > 0; }
+
+  /// The axis of each frequency.
+  std::vector<int64_t> axes() const {
+    std::vector<int64_t> axis(static_cast<size_t>(rotary_dim / 2), 0);
+    if (sections_interleaved) {
+      for (int64_t a : {1, 2}) {
+        for (int32_t n = 0; n < sections[static_cast<size_t>(a)]; ++n) {
+          axis[static_cast<size_t>(3 * n + a)] = a;
+        }
+      }
+    } else {
+      auto at = axis.begin();
+      for (int64_t a = 0; a < 3; ++a) at = std::fill_n(at, sections[static_cast<size_t>(a)], a);
+    }
+    return axis;
   }
 
   std::string describe() const {
@@ -54,7 +94,10 @@ struct Case {
            std::to_string(tokens) + " heads " + std::to_string(q_heads) + "/" +
            std::to_string(kv_heads) + " D " + std::to_string(head_dim) + " R " +
            std::to_string(rotary_dim) + " block " + std::to_string(block_size) + " gap " +
-           std::to_string(gap) + (interleaved ? " interleaved" : "");
+           std::to_string(gap) + (interleaved ? " interleaved" : "") + " sections " +
+           std::to_string(sections[0]) + "/" + std::to_string(sections[1]) + "/" +
+           std::to_string(sections[2]) + (sections_interleaved ? " in turn" : "") + " scales " +
+           std::to_string(k_scale) + " " + std::to_string(v_scale);
   }
 };
 
@@ -72,8 +115,9 @@ struct Data {
       q.fill_normal(rng);
     }
     if (c.rotary_dim > 0) {
-      positions = HostTensor(DType::kInt64, {c.tokens});
-      for (int64_t t = 0; t < c.tokens; ++t) {
+      positions = c.has_sections() ? HostTensor(DType::kInt64, {3, c.tokens}, c.gap)
+                                   : HostTensor(DType::kInt64, {c.tokens});
+      for (int64_t t = 0; t < positions.numel(); ++t) {
         positions.set(t, static_cast<double>(rng() % kPositions));
       }
       cos_sin = HostTensor(DType::kFloat32, {kPositions, c.rotary_dim}, c.gap);
@@ -101,7 +145,11 @@ struct Data {
             .k_cache = k_cache.view(),
             .v_cache = v_cache.view(),
             .slot_mapping = slots.view(),
-            .interleaved = c.interleaved};
+            .interleaved = c.interleaved,
+            .sections = c.sections,
+            .sections_interleaved = c.sections_interleaved,
+            .k_scale = c.k_scale,
+            .v_scale = c.v_scale};
   }
 };
 
@@ -109,11 +157,13 @@ struct Data {
 std::vector<double> rotated(const Case& c, const Data& d, const HostTensor& x) {
   std::vector<double> out = x.values();
   const int64_t heads = x.shape()[1];
+  const std::vector<int64_t> axes = c.axes();
   for (int64_t t = 0; t < c.tokens && c.rotary_dim > 0; ++t) {
     for (int64_t h = 0; h < heads; ++h) {
       double* row = out.data() + (t * heads + h) * c.head_dim;
       for (int64_t i = 0; i < c.rotary_dim / 2; ++i) {
-        const auto position = static_cast<int64_t>(d.positions.get(t));
+        const int64_t axis = c.has_sections() ? axes[static_cast<size_t>(i)] : 0;
+        const auto position = static_cast<int64_t>(d.positions.get(axis * c.tokens + t));
         const double cosine = d.cos_sin.at({position, i});
         const double sine = d.cos_sin.at({position, c.rotary_dim / 2 + i});
         const int64_t a = c.interleaved ? 2 * i : i;
@@ -140,7 +190,8 @@ void expect_rounded(const HostTensor& got, const std::vector<double>& expected) 
 }
 
 /// What the cache holds at each slot; NaN, the untouched filling, where nothing belongs.
-void expect_cache(const Case& c, const Data& d, const HostTensor& cache, const HostTensor& rows) {
+void expect_cache(const Case& c, const Data& d, const HostTensor& cache, const HostTensor& rows,
+                  float scale) {
   const int64_t width = c.kv_heads * c.head_dim;
   std::vector<int64_t> token_at(static_cast<size_t>(cache.numel() / width), -1);
   for (int64_t t = 0; t < c.tokens; ++t) {
@@ -151,8 +202,8 @@ void expect_cache(const Case& c, const Data& d, const HostTensor& cache, const H
     if (t < 0) {
       ASSERT_TRUE(std::isnan(cache.get(i))) << "slot " << i / width << " was written";
     } else {
-      ASSERT_EQ(cache.get(i), rounded(rows.get(t * width + i % width), cache.dtype()))
-          << "slot " << i / width;
+      const double value = static_cast<float>(rows.get(t * width + i % width)) * (1.0f / scale);
+      ASSERT_EQ(cache.get(i), rounded(value, cache.dtype())) << "slot " << i / width;
     }
   }
 }
@@ -170,8 +221,8 @@ void expect_right(const Case& c, uint64_t seed) {
     EXPECT_TRUE(t->untouched_outside());
   }
   if (!c.writes) return;
-  expect_cache(c, before, after.k_cache, after.k);
-  expect_cache(c, before, after.v_cache, after.v);
+  expect_cache(c, before, after.k_cache, after.k, c.k_scale);
+  expect_cache(c, before, after.v_cache, after.v, c.v_scale);
 }
 
 class RopeKvWritePerIsa : public IsaTest {};
@@ -277,6 +328,48 @@ INSTANTIATE_TEST_SUITE_P(
                 "positions[2] is 50, expected less than 50 and not negative"},
         BadCall{"NegativePosition", [](RopeKvWriteArgs& a) { a.positions.ptr<int64_t>()[0] = -1; },
                 "positions[0] is -1"},
+        BadCall{"PositionOfAnAxisBeyondTable",
+                [](RopeKvWriteArgs& a) {
+                  static int64_t positions[15] = {};
+                  positions[8] = 50;
+                  a.positions = TensorView(positions, DType::kInt64, {3, 5});
+                  a.sections = {12, 10, 10};
+                },
+                "positions[1][3] is 50, expected less than 50 and not negative"},
+        BadCall{"OnePositionForThreeAxes", [](RopeKvWriteArgs& a) { a.sections = {12, 10, 10}; },
+                "positions has shape [5], expected [3, T] with T = 5 from k"},
+        BadCall{"SectionsOfAnotherWidth",
+                [](RopeKvWriteArgs& a) {
+                  a.positions.rank = 2;
+                  a.positions.shape = {3, 5};
+                  a.positions.strides = {0, 1};
+                  a.sections = {16, 24, 24};
+                },
+                "sections are 16, 24, 24; expected three counts, not negative, whose sum is half "
+                "the 64 columns of cos_sin"},
+        BadCall{"NoRoomInTurn",
+                [](RopeKvWriteArgs& a) {
+                  a.positions.rank = 2;
+                  a.positions.shape = {3, 5};
+                  a.positions.strides = {0, 1};
+                  a.sections = {9, 12, 11};
+                  a.sections_interleaved = true;
+                },
+                "interleaved, 32 frequencies have room for 11 of h and 10 of w"},
+        BadCall{"SectionsWithoutRotation",
+                [](RopeKvWriteArgs& a) {
+                  a.positions = a.cos_sin = {};
+                  a.sections = {12, 10, 10};
+                },
+                "sections are given, but no positions and cos_sin"},
+        BadCall{"ScaledFloatCache", [](RopeKvWriteArgs& a) { a.k_scale = 2; },
+                "k_scale is 2.000000 for a cache of float32, expected 1"},
+        BadCall{"NegativeScale",
+                [](RopeKvWriteArgs& a) {
+                  a.k_cache.dtype = a.v_cache.dtype = DType::kFloat8E4M3;
+                  a.v_scale = -1;
+                },
+                "v_scale is -1.000000, expected a finite number above 0"},
         BadCall{"SlotBeyondCache",
                 [](RopeKvWriteArgs& a) { a.slot_mapping.ptr<int64_t>()[4] = 16; },
                 "slot_mapping[4] is 16, expected less than 16"},

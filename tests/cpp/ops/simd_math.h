@@ -3,6 +3,7 @@
 
 #include <cstddef>
 
+#include "tensor/float8.h"
 #include "tensor/half.h"
 
 namespace mmcore::ops::testing {
@@ -15,8 +16,10 @@ struct SimdMath {
   void (*tanh)(const float* x, float* y, size_t n);
   void (*widen_bf16)(const bf16* x, float* y, size_t n);
   void (*widen_f16)(const f16* x, float* y, size_t n);
+  void (*widen_e4m3)(const f8e4m3* x, float* y, size_t n);
   void (*narrow_bf16)(const float* x, bf16* y, size_t n);
   void (*narrow_f16)(const float* x, f16* y, size_t n);
+  void (*narrow_e4m3)(const float* x, f8e4m3* y, size_t n);
   void (*sums_of_four)(const float* x, float* y);  // 4 rows of `lanes` floats
   void (*transpose)(const float* x, float* y);     // lanes x lanes
   size_t lanes;

@@ -97,7 +97,7 @@ TEST_P(SimdMathTest, FunctionsKeepNaNsAndKnowInfinity) {
 template <class H>
 void expect_widened(void (*widen)(const H*, float*, size_t)) {
   std::vector<H> x(0x10000 + 3);
-  for (size_t i = 0; i < x.size(); ++i) x[i].bits = static_cast<uint16_t>(i);
+  for (size_t i = 0; i < x.size(); ++i) x[i].bits = static_cast<decltype(H::bits)>(i);
   std::vector<float> y(x.size());
   widen(x.data(), y.data(), x.size());
   for (size_t i = 0; i < x.size(); ++i) {
@@ -126,17 +126,22 @@ void expect_narrowed(void (*narrow)(const float*, H*, size_t)) {
 TEST_P(SimdMathTest, ConvertsAsScalarsDo) {
   expect_widened(math().widen_bf16);
   expect_widened(math().widen_f16);
+  expect_widened(math().widen_e4m3);
   expect_narrowed(math().narrow_bf16);
   expect_narrowed(math().narrow_f16);
+  expect_narrowed(math().narrow_e4m3);
 }
 
 TEST_P(SimdMathTest, PartialStoresWriteNothingElse) {
   const std::vector<float> x(64, 1.0f);
   for (size_t n = 1; n < math().lanes; ++n) {
     std::vector<bf16> y(64, bf16(7.0f));
+    std::vector<f8e4m3> z(64, f8e4m3(7.0f));
     math().narrow_bf16(x.data(), y.data(), n);
+    math().narrow_e4m3(x.data(), z.data(), n);
     for (size_t i = 0; i < y.size(); ++i) {
       ASSERT_EQ(float(y[i]), i < n ? 1.0f : 7.0f) << n << " " << i;
+      ASSERT_EQ(float(z[i]), i < n ? 1.0f : 7.0f) << n << " " << i;
     }
   }
 }

@@ -45,8 +45,10 @@ constexpr SimdMath kSimdMath = {
     [](const float* x, float* y, size_t n) { map(x, y, n, simd::tanh); },
     convert<bf16, float>,
     convert<f16, float>,
+    convert<f8e4m3, float>,
     convert<float, bf16>,
     convert<float, f16>,
+    convert<float, f8e4m3>,
     sums_of_four,
     transpose,
     Vec::kLanes};

@@ -63,7 +63,9 @@ struct GpuBatch {
              .causal = c.causal,
              .plan = plan.view(),
              .workspace = workspace.view(),
-             .max_query_len = max_query_len} {
+             .max_query_len = max_query_len,
+             .k_scale = c.k_scale,
+             .v_scale = c.v_scale} {
     set_plan(data.query_start.view(), cache.seq_lens.view());
   }
 
@@ -146,6 +148,48 @@ void check_random(uint64_t seeds, uint64_t first, int64_t longest) {
 
 TEST_F(Decode, MatchesDoublePrecisionOnRandomBatches) { check_random(150, 0, 900); }
 TEST_F(Decode, MatchesDoublePrecisionOnMoreRandomBatches) { check_random(150, 5000, 900); }
+
+void check_random_float8(uint64_t seeds, uint64_t first, int64_t longest) {
+  for (uint64_t seed = first; seed < first + seeds; ++seed) {
+    Rng rng(seed);
+    const AttentionCase c = random_case(rng, longest).with_float8(rng);
+    SCOPED_TRACE("seed " + std::to_string(seed) + ": " + c.describe());
+    check_case(c, rng);
+    if (::testing::Test::HasFailure()) return;
+  }
+}
+
+TEST_F(Decode, ReadsAFloat8CacheByItsScales) { check_random_float8(150, 9000, 900); }
+TEST_F(Decode, ReadsAFloat8CacheReduced) { check_random_float8(15, 9500, 40); }
+
+TEST_F(Decode, Float8OfEveryHeadDim) {
+  for (const int dim : ops::kHeadDims) {
+    for (const int64_t group : {1, 7, 16}) {
+      Rng rng(static_cast<uint64_t>(100 * dim + group));
+      AttentionCase c;
+      c.dtype = dim % 64 == 0 ? DType::kFloat16 : DType::kBFloat16;
+      c.head_dim = dim;
+      c.kv_heads = 2;
+      c.group = group;
+      c.scale = 1.0f / std::sqrt(static_cast<float>(dim));
+      c.query_lens = {1, 1, 1};
+      c.key_lens = {900, 17, 100};
+      c = c.with_float8(rng);
+      SCOPED_TRACE(c.describe());
+      check_case(c, rng, 1);
+    }
+  }
+}
+
+TEST_F(Decode, MixesWithPrefillsInFloat8) {
+  for (uint64_t seed = 0; seed < 15; ++seed) {
+    Rng rng(seed + 40);
+    const AttentionCase c = AttentionCase::random(rng, false).with_float8(rng);
+    SCOPED_TRACE("seed " + std::to_string(seed) + ": " + c.describe());
+    check_case(c, rng);
+    if (HasFailure()) return;
+  }
+}
 
 TEST_F(Decode, ReducedRandomBatches) { check_random(12, 1000, 40); }
 

@@ -30,6 +30,8 @@ struct AttentionShape {
   bool causal = true;
   DType dtype = DType::kBFloat16;
   DType kv_dtype = DType::kBFloat16;
+  float k_scale = 1.0f;  // of e4m3
+  float v_scale = 1.0f;
   int padding = 0;           // elements between rows
   bool heads_first = false;  // in a block: [heads, rows, dim]
 
@@ -38,7 +40,8 @@ struct AttentionShape {
     text << "heads " << heads << "/" << kv_heads << " dim " << dim << " block " << block_size
          << " window " << window << " cap " << soft_cap << " scale " << scale
          << (causal ? " causal " : " full ") << to_string(dtype) << "/" << to_string(kv_dtype)
-         << " padding " << padding << (heads_first ? " heads first" : "") << ", queries+keys:";
+         << " scales " << k_scale << " " << v_scale << " padding " << padding
+         << (heads_first ? " heads first" : "") << ", queries+keys:";
     for (size_t n = 0; n < queries.size(); ++n) text << " " << queries[n] << "+" << keys[n];
     return text.str();
   }
@@ -56,9 +59,10 @@ class AttentionBatch {
       query_start_.push_back(query_start_.back() + s.queries[at(n)]);
       key_start_.push_back(key_start_.back() + s.keys[at(n)]);
     }
-    q_ = random(int64_t{rows()} * s.heads * s.dim, s.dtype);
-    k_ = random(int64_t{key_start_.back()} * s.kv_heads * s.dim, s.kv_dtype);
-    v_ = random(int64_t{key_start_.back()} * s.kv_heads * s.dim, s.kv_dtype);
+    const int64_t elements = int64_t{key_start_.back()} * s.kv_heads * s.dim;
+    q_ = random(int64_t{rows()} * s.heads * s.dim, s.dtype, 1.0f);
+    k_ = random(elements, s.kv_dtype, s.k_scale);
+    v_ = random(elements, s.kv_dtype, s.v_scale);
     make_tables();
 
     const int64_t q_row = s.heads * s.dim + s.padding;
@@ -105,7 +109,8 @@ class AttentionBatch {
     p.heads = s.heads;
     p.kv_heads = s.kv_heads;
     p.head_dim = s.dim;
-    p.scale = s.scale;
+    p.scale = s.scale * s.k_scale;
+    p.v_scale = s.v_scale;
     p.soft_cap = s.soft_cap;
     p.window = s.window;
     p.causal = s.causal;
@@ -155,10 +160,10 @@ class AttentionBatch {
   static constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
   static size_t at(int64_t i) { return static_cast<size_t>(i); }
 
-  std::vector<float> random(int64_t count, DType dtype) {
+  std::vector<float> random(int64_t count, DType dtype, float scale) {
     std::normal_distribution<float> normal;
     std::vector<float> values(at(count));
-    for (float& value : values) value = normal(rng_);
+    for (float& value : values) value = normal(rng_) / scale;
     return rounded(std::move(values), dtype);
   }
 
@@ -240,14 +245,14 @@ class AttentionBatch {
         }
       }
       double score = std::accumulate(std::begin(parts), std::end(parts), 0.0);
-      score *= s.scale;
+      score *= double{s.scale} * double{s.k_scale};
       if (s.soft_cap > 0) score = s.soft_cap * std::tanh(score / s.soft_cap);
       weights.push_back(score);
       top = std::max(top, score);
     }
     for (double& weight : weights) total += weight = std::exp(weight - top);
     for (int32_t j = begin; j < end; ++j) {
-      const double weight = weights[at(j - begin)] / total;
+      const double weight = s.v_scale * weights[at(j - begin)] / total;
       for (int d = 0; d < s.dim; ++d) {
         out[at(row * s.dim + d)] += weight * double{v_[key_row(j) + at(d)]};
       }

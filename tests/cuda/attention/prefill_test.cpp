@@ -90,6 +90,38 @@ TEST_F(PrefillTest, RandomShapesBFloat16) { check_random(DType::kBFloat16, 1000,
 TEST_F(PrefillTest, RandomShapesFloat16) { check_random(DType::kFloat16, 2000, 70); }
 TEST_F(PrefillTest, RandomShapesFloat32) { check_random(DType::kFloat32, 3000, 30); }
 
+AttentionShape with_float8(AttentionShape s, uint32_t seed) {
+  constexpr float kScales[] = {1.0f, 0.3f, 0.01f, 3.0f};
+  s.kv_dtype = DType::kFloat8E4M3;
+  s.k_scale = kScales[seed % 4];
+  s.v_scale = kScales[seed / 4 % 4];
+  return s;
+}
+
+TEST_F(PrefillTest, RandomShapesOfFloat8Keys) {
+  for (const DType dtype : {DType::kBFloat16, DType::kFloat16, DType::kFloat32}) {
+    ErrorSums sums;
+    for (uint32_t seed = 7000; seed < 7050 && !HasFailure(); ++seed) {
+      check(with_float8(random_shape(seed, dtype), seed), seed, &sums);
+    }
+    EXPECT_LE(sums.relative(), rms_tolerance(dtype));
+  }
+}
+
+TEST_F(PrefillTest, Float8KeysOfEveryHeadDimReduced) {
+  for (const int dim : ops::kHeadDims) {
+    for (const DType dtype : {DType::kBFloat16, DType::kFloat16}) {
+      AttentionShape s;
+      s.dim = dim;
+      s.dtype = dtype;
+      s.scale = 1.0f / std::sqrt(static_cast<float>(dim));
+      s.queries = {130, 20};
+      s.keys = {150, 140};
+      check(with_float8(s, 5), 7);
+    }
+  }
+}
+
 TEST_F(PrefillTest, EveryHeadDimOverSeveralTiles) {
   for (const int dim : ops::kHeadDims) {
     for (const DType dtype : {DType::kBFloat16, DType::kFloat16}) {

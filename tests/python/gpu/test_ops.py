@@ -152,6 +152,37 @@ def test_rope_kv_write(interleaved: bool, dtype: torch.dtype, dim: int, rotary_d
         assert_near(got, expected)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("in_turn", [False, True])
+@pytest.mark.parametrize(("dim", "sections"), [(128, (24, 20, 20)), (72, (12, 12, 12))])
+def test_rope_of_three_axes_into_a_float8_cache(
+    dtype: torch.dtype, in_turn: bool, dim: int, sections: tuple[int, int, int]
+) -> None:
+    tokens, heads, kv_heads = 33, 6, 2
+    q, k, v = (randn(tokens, n, dim, dtype=dtype) for n in (heads, kv_heads, kv_heads))
+    table, positions = torch.randn(64, dim), torch.randint(0, 64, (3, tokens))
+    slots = torch.randperm(5 * 16)[:tokens]
+    slots[3] = -1
+    found = []
+    for device in ("cuda", "cpu"):
+        # The CPU rounds to the same dtype: the cache must hold the same bytes.
+        mine = [t.clone().to(device) for t in (q, k, v)]
+        cache = torch.zeros(2, 5, 16, kv_heads, dim, device=device).to(torch.float8_e4m3fn)
+        ops.rope_kv_write(
+            *mine, positions=positions.to(device), cos_sin=table.to(device), k_cache=cache[0],
+            v_cache=cache[1], slot_mapping=slots.to(device), sections=sections,
+            sections_interleaved=in_turn, k_scale=0.02, v_scale=0.003,
+        )  # fmt: skip
+        found.append([mine[0], mine[1], cache])
+    for got, expected in zip(found[0][:2], found[1][:2], strict=True):
+        assert_near(got, expected.float())
+    got, expected = (run[2].cpu().view(torch.uint8).int() for run in found)
+    assert torch.equal(got[1], expected[1])  # values are not rotated
+    # A rotated key may be rounded the other way where products are summed in another order.
+    assert (got[0] - expected[0]).abs().max() <= 1
+    assert (got[0] != expected[0]).float().mean() < 0.01
+
+
 def test_copy_blocks() -> None:
     cache = torch.randn(6, 16, 2, 64)
     pairs = torch.tensor([[0, 3], [1, 5], [0, 4]])
@@ -184,8 +215,11 @@ class Batch:
                 self.cache[:, blocks[i // block], i % block] = torch.randn(2, kv_heads, dim)
         self.q = torch.randn(self.tokens, heads, dim).to(dtype)
 
-    def run(self, device: str, dtype: torch.dtype, **options: Any) -> Tensor:
-        q, cache = self.q.to(device, dtype), self.cache.to(device, dtype)
+    def run(
+        self, device: str, dtype: torch.dtype, cache_dtype: torch.dtype | None = None,
+        **options: Any,
+    ) -> Tensor:  # fmt: skip
+        q, cache = self.q.to(device, dtype), self.cache.to(device, cache_dtype or dtype)
         return ops.paged_attention(
             q, cache[0], cache[1], self.tables.to(device), self.starts.to(device),
             self.seq_lens.to(device), scale=self.q.shape[-1] ** -0.5, **options,
@@ -205,6 +239,20 @@ def test_paged_attention(
     lengths: list[tuple[int, int]], options: dict[str, Any],
 ) -> None:  # fmt: skip
     batch = Batch(lengths, heads, kv_heads, dim, dtype)
+    assert_near(batch.run("cuda", dtype, **options), batch.run("cpu", torch.float32, **options))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("dim", ops.HEAD_DIMS)
+@pytest.mark.parametrize("lengths", [DECODES, MIXED])
+def test_paged_attention_over_a_float8_cache(
+    dtype: torch.dtype, dim: int, lengths: list[tuple[int, int]]
+) -> None:
+    batch = Batch(lengths, 8, 2, dim, torch.float32)
+    batch.q = batch.q.to(dtype).float()  # the same queries in both
+    options: dict[str, Any] = {
+        "cache_dtype": torch.float8_e4m3fn, "k_scale": 0.7, "v_scale": 1.9, "soft_cap": 20.0,
+    }  # fmt: skip
     assert_near(batch.run("cuda", dtype, **options), batch.run("cpu", torch.float32, **options))
 
 

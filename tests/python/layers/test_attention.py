@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from mmcore.attention import Attention, AttentionMetadata, VisionAttention
-from mmcore.errors import ValidationError
+from mmcore.errors import CheckpointError, ValidationError
 from mmcore.model_executor.layers.rotary_embedding import get_rope
 
 HEADS, KV_HEADS, DIM = 4, 2, 32
@@ -69,6 +70,34 @@ def test_keys_and_values_are_written_and_read() -> None:
     assert torch.equal(cache[0, 3].flatten(1), k[:4])
     assert torch.equal(cache[1, 1, :3].flatten(1), v[4:])
     assert cache[:, [0, 2]].isnan().all()
+
+
+def test_a_float8_cache_is_scaled_and_no_other() -> None:
+    layer = Attention(HEADS, DIM, DIM**-0.5, KV_HEADS)
+    layer.load_cache_scale("k_scale", torch.tensor([0.01]))
+    layer.load_cache_scale("v_scale", torch.tensor(0.02))
+    q, k, v = qkv(7)
+    shape, metadata = (2, 4, 4, KV_HEADS, DIM), paged_metadata(7, [3, 1], 4)
+    plain = layer(q.clone(), k.clone(), v.clone(), torch.zeros(shape), metadata)
+    torch.testing.assert_close(plain, causal(q, k, v), atol=1e-5, rtol=1e-5)
+    cache = torch.zeros(shape).to(torch.float8_e4m3fn)
+    scaled = layer(q, k, v, cache, metadata)
+    held = [
+        cache[part, [3, 1]].float().reshape(8, -1)[:7] * s for part, s in ((0, 0.01), (1, 0.02))
+    ]
+    torch.testing.assert_close(scaled, causal(q, *held), atol=1e-5, rtol=1e-5)
+    # Three bits of mantissa: each number is off by at most 1 in 16.
+    torch.testing.assert_close(held[0], k, rtol=1 / 16, atol=1e-4)
+    torch.testing.assert_close(held[1], v, rtol=1 / 16, atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [[0.0], [-1.0], [math.nan], [math.inf], [1e-45], [1.0, 2.0], []])
+def test_scales_that_are_none_are_refused(value: list[float]) -> None:
+    layer = Attention(HEADS, DIM, DIM**-0.5, KV_HEADS, prefix="layers.3.attn")
+    with pytest.raises(
+        CheckpointError, match=r"k_scale of layers\.3\.attn is .*expected one finite"
+    ):
+        layer.load_cache_scale("k_scale", torch.tensor(value))
 
 
 @pytest.mark.parametrize("with_cache", [True, False])

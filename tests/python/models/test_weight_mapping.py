@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mmcore.attention import Attention
 from mmcore.errors import CheckpointError
 from mmcore.model_executor.layers.linear import QKVParallelLinear
 from mmcore.model_executor.models.utils import (
@@ -105,3 +106,34 @@ def test_what_every_model_computes_is_left_out() -> None:
     names = ["layers.0.rotary_emb.inv_freq", "vision.embeddings.position_ids", "position_ids"]
     stream = ((name, torch.zeros(1)) for name in names)
     assert AutoWeightsLoader(Outer()).load_weights(stream) == set()
+
+
+class Layer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.self_attn = nn.ModuleDict({"attn": Attention(2, 32, 1.0)})
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("layers.1.self_attn.k_scale", "layers.1.self_attn.v_scale"),
+        ("layers.1.self_attn.attn.k_scale", "layers.1.self_attn.attn.v_scale"),
+        ("layers.1.self_attn.k_proj.k_scale", "layers.1.self_attn.v_proj.v_scale"),
+    ],
+)
+def test_scales_of_a_cache_go_to_the_attention_layer(names: tuple[str, str]) -> None:
+    model = nn.Module()
+    model.layers = nn.ModuleList([Layer(), Layer()])
+    values = zip(names, (torch.tensor([0.5]), torch.tensor(0.25)), strict=True)
+    assert AutoWeightsLoader(model, stacked=STACKED).load_weights(values) == set()
+    scales = [
+        (layer.self_attn["attn"].k_scale, layer.self_attn["attn"].v_scale)  # type: ignore[union-attr, index]
+        for layer in model.layers
+    ]
+    assert scales == [(1.0, 1.0), (0.5, 0.25)]
+
+
+def test_a_scale_without_an_attention_layer_is_unexpected() -> None:
+    with pytest.raises(UnexpectedTensorError, match=r"'attn\.k_scale'"):
+        AutoWeightsLoader(Outer()).load_weights([("attn.k_scale", torch.ones(1))])

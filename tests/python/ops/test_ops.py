@@ -208,6 +208,74 @@ def test_rope_kv_write(interleaved: bool, rotary_dim: int, cache_dtype: torch.dt
         assert (flat[rest] == 0).all()
 
 
+@pytest.mark.parametrize("in_turn", [False, True])
+@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize("sections", [(8, 4, 4), (5, 5, 6), (0, 8, 8), (16, 0, 0)])
+def test_rope_of_three_axes(
+    in_turn: bool, interleaved: bool, sections: tuple[int, int, int]
+) -> None:
+    tokens, dim, half = 5, 40, 16
+    if in_turn and max(sections[1:]) > half // 3:
+        sections = (6, 5, 5)
+    table = torch.randn(20, 2 * half)
+    positions = torch.randint(0, 20, (3, tokens))
+    if in_turn:
+        axes = [i % 3 if i // 3 < sections[i % 3] or i % 3 == 0 else 0 for i in range(half)]
+    else:
+        axes = [axis for axis in range(3) for _ in range(sections[axis])]
+    rows = table[positions]  # [3, tokens, 2 half]
+    cos, sin = (
+        torch.stack([part[axis, :, i] for i, axis in enumerate(axes)], dim=-1).double()
+        for part in rows.chunk(2, dim=-1)
+    )
+    q, k = torch.randn(tokens, 3, dim), torch.randn(tokens, 1, dim)
+    expected = [rotate(t.double(), cos, sin, interleaved) for t in (q, k)]
+    ops.rope_kv_write(
+        q, k, positions=positions, cos_sin=table, interleaved=interleaved, sections=sections,
+        sections_interleaved=in_turn,
+    )  # fmt: skip
+    assert_near(q, expected[0])
+    assert_near(k, expected[1])
+
+
+def test_three_axes_at_one_position_are_one_axis() -> None:
+    k, table = torch.randn(6, 2, 32), torch.randn(20, 32)
+    positions = torch.randint(0, 20, (6,))
+    alone, together = k.clone(), k.clone()
+    ops.rope_kv_write(None, alone, positions=positions, cos_sin=table)
+    ops.rope_kv_write(
+        None, together, positions=positions.expand(3, -1), cos_sin=table, sections=(8, 4, 4)
+    )
+    assert torch.equal(alone, together)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_float8_cache_holds_what_torch_rounds(dtype: torch.dtype) -> None:
+    k = torch.randn(9, 2, 72) * torch.tensor([1e-3, 0.1, 1, 30, 300, 1e4, 0, 1, 2])[:, None, None]
+    k, v = k.to(dtype), torch.randn(9, 2, 72).to(dtype)
+    k_cache, v_cache = torch.zeros(2, 3, 4, 2, 72).to(torch.float8_e4m3fn).unbind(0)
+    slots = torch.tensor([4, 11, -1, 0, 7, 1, 2, 3, 5])
+    ops.rope_kv_write(
+        None, k, v, k_cache=k_cache, v_cache=v_cache, slot_mapping=slots, k_scale=0.3, v_scale=1.7
+    )
+    written = slots >= 0
+    for cache, rows, scale in ((k_cache, k, 0.3), (v_cache, v, 1.7)):
+        inverse = torch.ones(1) / torch.tensor([scale])
+        # torch gives NaN above 448 where the cache saturates.
+        expected = (rows.float() * inverse).clamp(-448, 448).to(torch.float8_e4m3fn)
+        flat = cache.view(12, 2, 72)
+        assert torch.equal(
+            flat.view(torch.uint8)[slots[written]], expected.view(torch.uint8)[written]
+        )
+
+
+def test_copy_blocks_copies_float8() -> None:
+    cache = torch.randn(4, 2, 3).to(torch.float8_e4m3fn)
+    first = cache[0].clone()
+    ops.copy_blocks(cache, torch.tensor([[0, 3]]))
+    assert torch.equal(cache[3].view(torch.uint8), first.view(torch.uint8))
+
+
 def test_copy_blocks_goes_in_order() -> None:
     cache = torch.randn(4, 2, 3)
     first = cache[0].clone()
@@ -282,6 +350,41 @@ def test_paged_attention(dtype: torch.dtype, cap: float, window: int) -> None:
         rows = slice(int(start[i]), int(start[i + 1]))
         expected = attention(q[rows], keys[i], values[i], 0.2, cap, window, True)
         assert_near(out[rows], expected, factor=2)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("dim", ops.HEAD_DIMS)
+def test_paged_attention_over_a_float8_cache(dtype: torch.dtype, dim: int) -> None:
+    scales = {"k_scale": 0.25, "v_scale": 3.0}
+    cache = torch.randn(2, 6, 4, 2, dim).mul(8).to(torch.float8_e4m3fn)
+    tables = torch.tensor([[3, 1, 0], [5, 2, 4]], dtype=torch.int32)
+    start, seq_lens = torch.tensor([0, 1, 5]).int(), torch.tensor([9, 12]).int()
+    q = torch.randn(5, 6, dim).to(dtype)
+    out = ops.paged_attention(q, cache[0], cache[1], tables, start, seq_lens, scale=0.05, **scales)
+    for i in range(2):
+        rows = slice(int(start[i]), int(start[i + 1]))
+        k, v = (
+            cache[part].double()[tables[i].long()].flatten(0, 1)[: int(seq_lens[i])] * scale
+            for part, scale in enumerate(scales.values())
+        )
+        expected = attention(q[rows], k, v, 0.05, 0.0, 0, True)
+        assert_near(out[rows], expected, factor=2)
+
+
+@pytest.mark.parametrize("scales", [{"k_scale": 0.0}, {"v_scale": -1.0}, {"k_scale": math.nan}])
+def test_float8_scales_are_checked(scales: dict[str, float]) -> None:
+    cache = torch.zeros(2, 1, 4, 1, 32).to(torch.float8_e4m3fn)
+    k = torch.zeros(1, 1, 32)
+    name = next(iter(scales))
+    with pytest.raises(ValidationError, match=f"{name} is .*, expected a finite number above 0"):
+        ops.rope_kv_write(
+            None, k, k, k_cache=cache[0], v_cache=cache[1], slot_mapping=torch.tensor([0]), **scales
+        )
+    with pytest.raises(ValidationError, match="only a float8_e4m3fn cache is scaled"):
+        ops.rope_kv_write(
+            None, k, k, k_cache=cache[0].float(), v_cache=cache[1].float(),
+            slot_mapping=torch.tensor([0]), k_scale=0.5,
+        )  # fmt: skip
 
 
 def test_head_dims_are_those_that_the_kernels_list() -> None:

@@ -110,6 +110,26 @@ def test_bytes_per_block_are_those_that_are_allocated(llama_folder: Path) -> Non
     assert explicit.dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("name", ["fp8", "fp8_e4m3"])
+def test_float8_doubles_what_a_budget_holds(llama_folder: Path, name: str) -> None:
+    config = ModelConfig(str(llama_folder))
+    half = KvCacheSpec.of(config, CacheConfig(), torch.bfloat16)
+    spec = KvCacheSpec.of(config, CacheConfig(cache_dtype=name), torch.bfloat16)
+    assert spec.dtype == torch.float8_e4m3fn
+    assert 2 * spec.bytes_per_block == half.bytes_per_block
+    caches = allocate_kv_caches(spec, 5, torch.device("cpu"))
+    assert sum(cache.nbytes for cache in caches) == 5 * spec.bytes_per_block
+    assert not any(cache.float().any() for cache in caches)
+    budget = 50_000 + 40 * half.bytes_per_block  # what is left for the cache: 40 blocks of half
+    blocks = [
+        plan_memory(
+            replace(REQUEST, budget_bytes=budget, bytes_per_block=s.bytes_per_block)
+        ).num_blocks
+        for s in (half, spec)
+    ]
+    assert blocks[1] == 2 * blocks[0]
+
+
 def test_an_engines_plan(llama_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="mmcore"):
         llm = LLM(str(llama_folder), dtype="float32", max_model_len=64, max_num_seqs=3)

@@ -40,7 +40,7 @@ void attend_one(const AttentionProblem& p, int32_t n, int32_t i, int32_t h,
   }
   for (int32_t d = 0; d < p.head_dim; ++d) {
     const double value = keys.end > keys.begin ? sums[static_cast<size_t>(d)] / total : 0.0;
-    out[d] = T(static_cast<float>(value));
+    out[d] = T(static_cast<float>(value * p.v_scale));
   }
 }
 
@@ -64,7 +64,7 @@ void attention_reference(const AttentionProblem& p) {
   // The entry has checked both dtypes.
   static_cast<void>(dispatch_float(p.dtype, "attention", [&]<class T>() {
     static_cast<void>(
-        dispatch_float(p.kv_dtype, "attention", [&]<class KV>() { attend_all<T, KV>(p); }));
+        dispatch_cache(p.kv_dtype, "attention", [&]<class KV>() { attend_all<T, KV>(p); }));
   }));
 }
 

@@ -30,7 +30,7 @@ struct AttentionProblem {
   KvRows k;
   KvRows v;
   DType dtype;     // of q and out
-  DType kv_dtype;  // of k and v
+  DType kv_dtype;  // of k and v; float8_e4m3fn only where they are paged
 
   const int32_t* query_start;   // [N + 1]
   const int32_t* seq_lens;      // [N], paged
@@ -43,7 +43,8 @@ struct AttentionProblem {
   int32_t heads;
   int32_t kv_heads;
   int32_t head_dim;
-  float scale;
+  float scale;           // of q.k, the keys' own scale included
+  float v_scale = 1.0f;  // of sums over values
   float soft_cap;
   int32_t window;
   bool causal;

@@ -9,8 +9,8 @@
 // - for the first reason no std:: containers, algorithms or streams, no TensorView members, no
 //   parallel_for: pointers and integers come in from the op.
 //
-// Vec has  zero() all(f) load(p) load(p, n) store(p) store(p, n)  with p of float, bf16 or f16
-// (n < kLanes: the first n lanes, others read as 0 and are not written),  + - * / unary -,
+// Vec has  zero() all(f) load(p) load(p, n) store(p) store(p, n)  with p of float, bf16, f16 or
+// f8e4m3 (n < kLanes: the first n lanes, others read as 0 and are not written),  + - * / unary -,
 // fma(a, b, c) = a b + c,  fnma(a, b, c) = c - a b,  min max abs sqrt round, sum max_lane first,
 // ldexp(x, n) = x 2^n,  select(mask, a, b) with masks from < <= > == and first_lanes(n),
 // swap_pairs,  store_sums(p, a, b, c, d),  transpose(rows) and load_transposed(rows, offset, out).

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "tensor/float8.h"
 #include "tensor/half.h"
 
 namespace mmcore::ops::simd {
@@ -24,16 +25,29 @@ struct Vec {
   static Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
   static Vec load(const bf16* p) { return widen_bf16(_mm_loadu_si128((const __m128i*)p)); }
   static Vec load(const f16* p) { return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p))}; }
+  static Vec load(const f8e4m3* p) { return widen_e4m3(_mm_loadl_epi64((const __m128i*)p)); }
   static Vec load(const float* p, int n) { return {_mm256_maskload_ps(p, bits(n))}; }
   static Vec load(const bf16* p, int n) { return widen_bf16(load_halves(p, n)); }
   static Vec load(const f16* p, int n) { return {_mm256_cvtph_ps(load_halves(p, n))}; }
 
+  static Vec load(const f8e4m3* p, int n) {
+    uint64_t lanes = 0;
+    for (int i = 0; i < n; ++i) lanes |= uint64_t{p[i].bits} << (8 * i);
+    return widen_e4m3(_mm_cvtsi64_si128(static_cast<long long>(lanes)));
+  }
+
   void store(float* p) const { _mm256_storeu_ps(p, v); }
   void store(bf16* p) const { _mm_storeu_si128((__m128i*)p, narrow_bf16()); }
   void store(f16* p) const { _mm_storeu_si128((__m128i*)p, narrow_f16()); }
+  void store(f8e4m3* p) const { _mm_storel_epi64((__m128i*)p, narrow_e4m3()); }
   void store(float* p, int n) const { _mm256_maskstore_ps(p, bits(n), v); }
   void store(bf16* p, int n) const { store_halves(p, n, narrow_bf16()); }
   void store(f16* p, int n) const { store_halves(p, n, narrow_f16()); }
+
+  void store(f8e4m3* p, int n) const {
+    const auto lanes = static_cast<uint64_t>(_mm_cvtsi128_si64(narrow_e4m3()));
+    for (int i = 0; i < n; ++i) p[i].bits = static_cast<uint8_t>(lanes >> (8 * i));
+  }
 
   static __m256i bits(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -55,6 +69,36 @@ struct Vec {
   }
   __m128i narrow_f16() const {
     return _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
+  /// The lower 8 bytes. By way of binary16 with exponents of 8 less, whose subnormals the hardware
+  /// widens.
+  static Vec widen_e4m3(__m128i bytes) {
+    const __m128i x = _mm_cvtepu8_epi16(bytes);
+    const __m128i magnitude = _mm_and_si128(x, _mm_set1_epi16(0x7f));
+    const __m128i sign = _mm_slli_epi16(_mm_andnot_si128(_mm_set1_epi16(0x7f), x), 8);
+    const __m128i nan = _mm_srli_epi16(_mm_cmpeq_epi16(magnitude, _mm_set1_epi16(0x7f)), 1);
+    const __m128i half = _mm_or_si128(_mm_or_si128(_mm_slli_epi16(magnitude, 7), sign), nan);
+    return {_mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256.0f))};
+  }
+  /// To the lower 8 bytes; as f8e4m3's constructor.
+  __m128i narrow_e4m3() const {
+    const __m256i u = _mm256_castps_si256(v);
+    const __m256i a = _mm256_and_si256(u, _mm256_set1_epi32(0x7fffffff));
+    const __m256i most = _mm256_min_epi32(a, _mm256_set1_epi32(0x43e00000));
+    const __m256 shifted = _mm256_add_ps(_mm256_castsi256_ps(most), _mm256_set1_ps(16384.0f));
+    const __m256i small =
+        _mm256_sub_epi32(_mm256_castps_si256(shifted), _mm256_set1_epi32(0x46800000));
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(most, 20), _mm256_set1_epi32(1));
+    const __m256i up =
+        _mm256_add_epi32(most, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7ffff - 0x3c000000)));
+    const __m256i is_small = _mm256_cmpgt_epi32(_mm256_set1_epi32(0x3c800000), most);
+    __m256i r = _mm256_blendv_epi8(_mm256_srli_epi32(up, 20), small, is_small);
+    r = _mm256_or_si256(r, _mm256_and_si256(_mm256_srli_epi32(u, 24), _mm256_set1_epi32(0x80)));
+    const __m256i nan = _mm256_cmpgt_epi32(a, _mm256_set1_epi32(0x7f800000));
+    r = _mm256_blendv_epi8(r, _mm256_set1_epi32(0x7f), nan);
+    const __m128i words =
+        _mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256(r, 1));
+    return _mm_packus_epi16(words, words);
   }
   /// Rounds to nearest even; NaN stays NaN.
   __m128i narrow_bf16() const {

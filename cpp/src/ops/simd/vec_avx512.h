@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "tensor/float8.h"
 #include "tensor/half.h"
 
 namespace mmcore::ops::simd {
@@ -24,18 +25,24 @@ struct Vec {
   static Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
   static Vec load(const bf16* p) { return widen_bf16(_mm256_loadu_si256((const __m256i*)p)); }
   static Vec load(const f16* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p))}; }
+  static Vec load(const f8e4m3* p) { return widen_e4m3(_mm_loadu_si128((const __m128i*)p)); }
   static Vec load(const float* p, int n) { return {_mm512_maskz_loadu_ps(bits(n), p)}; }
   static Vec load(const bf16* p, int n) { return widen_bf16(_mm256_maskz_loadu_epi16(bits(n), p)); }
   static Vec load(const f16* p, int n) {
     return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(bits(n), p))};
   }
 
+  static Vec load(const f8e4m3* p, int n) { return widen_e4m3(_mm_maskz_loadu_epi8(bits(n), p)); }
+
   void store(float* p) const { _mm512_storeu_ps(p, v); }
   void store(bf16* p) const { _mm256_storeu_si256((__m256i*)p, narrow_bf16()); }
   void store(f16* p) const { _mm256_storeu_si256((__m256i*)p, narrow_f16()); }
+  void store(f8e4m3* p) const { _mm_storeu_si128((__m128i*)p, narrow_e4m3()); }
   void store(float* p, int n) const { _mm512_mask_storeu_ps(p, bits(n), v); }
   void store(bf16* p, int n) const { _mm256_mask_storeu_epi16(p, bits(n), narrow_bf16()); }
   void store(f16* p, int n) const { _mm256_mask_storeu_epi16(p, bits(n), narrow_f16()); }
+
+  void store(f8e4m3* p, int n) const { _mm_mask_storeu_epi8(p, bits(n), narrow_e4m3()); }
 
   static __mmask16 bits(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
   static Vec widen_bf16(__m256i h) {
@@ -43,6 +50,34 @@ struct Vec {
   }
   __m256i narrow_f16() const {
     return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
+  /// By way of binary16 with exponents of 8 less, whose subnormals the hardware widens.
+  static Vec widen_e4m3(__m128i bytes) {
+    const __m256i x = _mm256_cvtepu8_epi16(bytes);
+    const __m256i magnitude = _mm256_and_si256(x, _mm256_set1_epi16(0x7f));
+    const __m256i sign = _mm256_slli_epi16(_mm256_andnot_si256(_mm256_set1_epi16(0x7f), x), 8);
+    const __m256i nan =
+        _mm256_srli_epi16(_mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x7f)), 1);
+    const __m256i half =
+        _mm256_or_si256(_mm256_or_si256(_mm256_slli_epi16(magnitude, 7), sign), nan);
+    return {_mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0f))};
+  }
+  /// As f8e4m3's constructor.
+  __m128i narrow_e4m3() const {
+    const __m512i u = _mm512_castps_si512(v);
+    const __m512i a = _mm512_and_si512(u, _mm512_set1_epi32(0x7fffffff));
+    const __m512i most = _mm512_min_epi32(a, _mm512_set1_epi32(0x43e00000));
+    const __m512 shifted = _mm512_add_ps(_mm512_castsi512_ps(most), _mm512_set1_ps(16384.0f));
+    const __m512i small =
+        _mm512_sub_epi32(_mm512_castps_si512(shifted), _mm512_set1_epi32(0x46800000));
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(most, 20), _mm512_set1_epi32(1));
+    const __m512i up =
+        _mm512_add_epi32(most, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7ffff - 0x3c000000)));
+    const __mmask16 is_small = _mm512_cmplt_epi32_mask(most, _mm512_set1_epi32(0x3c800000));
+    __m512i r = _mm512_mask_mov_epi32(_mm512_srli_epi32(up, 20), is_small, small);
+    r = _mm512_or_si512(r, _mm512_and_si512(_mm512_srli_epi32(u, 24), _mm512_set1_epi32(0x80)));
+    const __mmask16 nan = _mm512_cmpgt_epi32_mask(a, _mm512_set1_epi32(0x7f800000));
+    return _mm512_cvtepi32_epi8(_mm512_mask_mov_epi32(r, nan, _mm512_set1_epi32(0x7f)));
   }
   /// Rounds to nearest even; NaN stays NaN. Not vcvtneps2bf16: that flushes subnormals to zero.
   __m256i narrow_bf16() const {

@@ -22,6 +22,9 @@ StackedParameter = tuple[str, str, "str | int"]
 # Tables that older transformers versions saved and every model computes.
 _COMPUTED = (".rotary_emb.inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached")
 _POSITION_IDS = "position_ids"
+# What a KV cache of 8-bit floats is scaled by, and the projections that some name it after.
+_CACHE_SCALES = ("k_scale", "v_scale")
+_CACHE_PROJECTIONS = ("k_proj", "v_proj")
 
 
 class UnexpectedTensorError(CheckpointError):
@@ -111,6 +114,7 @@ class AutoWeightsLoader:
         self._stacked = tuple(stacked)
         # A tied parameter has two names, and a checkpoint may use either.
         self._params = dict(module.named_parameters(remove_duplicate=False))
+        self._modules = dict(module.named_modules())
         self._delegates = {
             name: child
             for name, child in module.named_children()
@@ -161,6 +165,8 @@ class AutoWeightsLoader:
         )
 
     def _load_one(self, name: str, weight: Tensor) -> set[str]:
+        if self._load_cache_scale(name, weight):
+            return set()
         for stacked, part, shard in self._stacked:
             target = name.replace(f".{part}.", f".{stacked}.")
             if target == name or target not in self._params:
@@ -178,3 +184,16 @@ class AutoWeightsLoader:
         loader = getattr(found, "weight_loader", default_weight_loader)
         loader(found, weight)
         return {name}
+
+    def _load_cache_scale(self, name: str, value: Tensor) -> bool:
+        """Give a KV cache's scale to its attention layer; False for any other tensor."""
+        owner, _, kind = name.rpartition(".")
+        if kind not in _CACHE_SCALES or name in self._params:
+            return False
+        block, _, last = owner.rpartition(".")
+        for path in (owner, f"{owner}.attn", f"{block}.attn" if last in _CACHE_PROJECTIONS else ""):
+            load = getattr(self._modules.get(path), "load_cache_scale", None)
+            if path and callable(load):
+                load(kind, value)
+                return True
+        return False

@@ -13,10 +13,10 @@ T* out_row(const AttentionProblem& p, const AttentionItem& item, int row) {
          (item.head + row % item.heads) * p.out_head_stride;
 }
 
-/// out[d] = sums[d] / total; 0 where no key was seen.
+/// out[d] = scale sums[d] / total; 0 where no key was seen.
 template <class T>
-void write_row(const float* sums, float total, T* out, int head_dim) {
-  const Vec factor = Vec::all(total == 0.0f ? 0.0f : 1.0f / total);
+void write_row(const float* sums, float total, float scale, T* out, int head_dim) {
+  const Vec factor = Vec::all(total == 0.0f ? 0.0f : scale / total);
   int d = 0;
   for (; d + Vec::kLanes <= head_dim; d += Vec::kLanes) {
     (Vec::load(sums + d) * factor).store(out + d);
@@ -29,7 +29,7 @@ void write_rows(const AttentionProblem& p, const AttentionItem& item, const Scra
   const int dim = padded_dim(p.head_dim);
   for (int r = 0; r < item.queries * item.heads; ++r) {
     const float total = simd::sum(Vec::load(s.lanes + r * Vec::kLanes));
-    write_row(s.sums + int64_t{r} * dim, total, out_row<T>(p, item, r), p.head_dim);
+    write_row(s.sums + int64_t{r} * dim, total, p.v_scale, out_row<T>(p, item, r), p.head_dim);
   }
 }
 
@@ -41,7 +41,7 @@ inline void write_partial(const AttentionProblem& p, const AttentionItem& item, 
   float* top = sums + int64_t{rows} * p.head_dim;
   float* total = top + rows;
   for (int r = 0; r < rows; ++r) {
-    write_row(s.sums + int64_t{r} * dim, 1.0f, sums + int64_t{r} * p.head_dim, p.head_dim);
+    write_row(s.sums + int64_t{r} * dim, 1.0f, 1.0f, sums + int64_t{r} * p.head_dim, p.head_dim);
     top[r] = s.top[r];
     total[r] = simd::sum(Vec::load(s.lanes + r * Vec::kLanes));
   }
@@ -79,7 +79,7 @@ void merge_rows(const AttentionProblem& p, const AttentionItem& item, int32_t co
         simd::fma(values, factor, Vec::load(sums + d)).store(sums + d);
       }
     }
-    write_row(sums, total, out_row<T>(p, item, r), p.head_dim);
+    write_row(sums, total, p.v_scale, out_row<T>(p, item, r), p.head_dim);
   }
 }
 

@@ -88,7 +88,9 @@ inline void pack_keys(const bf16* const* rows, int count, int head_dim, float* t
   }
 }
 
-inline void pack_keys(const f16* const* rows, int count, int head_dim, float* to) {
+/// Types that are widened before they are transposed.
+template <class KV>
+void pack_keys(const KV* const* rows, int count, int head_dim, float* to) {
   for (int j = 0; j < count; j += Vec::kLanes) {
     float* column = key_column(to, j, head_dim);
     for (int d = 0; d < head_dim; d += Vec::kLanes) {

@@ -59,8 +59,10 @@ inline void run_item(const AttentionProblem& p, const AttentionItem& item, void*
     attend_in_float<float>(p, item, s);
   } else if (p.kv_dtype == DType::kBFloat16) {
     attend_in_float<bf16>(p, item, s);
-  } else {
+  } else if (p.kv_dtype == DType::kFloat16) {
     attend_in_float<f16>(p, item, s);
+  } else {
+    attend_in_float<f8e4m3>(p, item, s);
   }
   finish(p, item, s, partials);
 }

@@ -1,0 +1,11 @@
+#include "attention/decode_mma.cuh"
+
+namespace mmcore::cuda {
+
+template Status launch_decode_rows<__nv_bfloat16, __nv_fp8_e4m3, 256>(const DecodeParams&, int32_t,
+                                                                      const DeviceFacts&,
+                                                                      cudaStream_t);
+template Status launch_decode_rows<__half, __nv_fp8_e4m3, 256>(const DecodeParams&, int32_t,
+                                                               const DeviceFacts&, cudaStream_t);
+
+}  // namespace mmcore::cuda
