@@ -9,6 +9,7 @@
 #include "host/device.h"
 #include "mirror.h"
 #include "ops/attention/gpu_plan.h"
+#include "ops/attention/problem.h"
 #include "ops/attention_case.h"
 
 namespace mmcore::cuda {
