@@ -39,18 +39,13 @@ def _cases() -> dict[str, tuple[Any, ...]]:
             q, k, torch.randn(3, 1, 32), torch.arange(3), torch.randn(8, 32), cache[0].clone(),
             cache[1].clone(), slots, False, [0, 0, 0], False, 1.0, 1.0,
         ),
-        "rope_kv_write (three axes, float8)": (
+        "rope_kv_write (three axes)": (
             q, k, torch.randn(3, 1, 32), torch.arange(9).view(3, 3), torch.randn(9, 32),
-            cache[0].to(torch.float8_e4m3fn), cache[1].to(torch.float8_e4m3fn), slots, False,
-            [8, 4, 4], True, 0.5, 2.0,
+            cache[0].clone(), cache[1].clone(), slots, False, [8, 4, 4], True, 1.0, 1.0,
         ),
         "copy_blocks": (cache[0].clone(), torch.tensor([[0, 2]])),
         "paged_attention": (
             q, cache[0], cache[1], tables, start, seq_lens, 0.2, 0.0, 0, True,
-        ),
-        "paged_attention (float8)": (
-            q, cache[0].to(torch.float8_e4m3fn), cache[1].to(torch.float8_e4m3fn), tables, start,
-            seq_lens, 0.2, 0.0, 0, True, None, None, 0, 0.5, 2.0,
         ),
         "varlen_attention": (q, k, torch.randn(3, 1, 32), start, start, 0.2, 0.0, 0, True),
         "sample_tensors": (
