@@ -25,7 +25,10 @@ pytestmark = [
 
 # Of the standard deviation of a row's logits: the root mean square of the error.
 MARGIN = 0.1
-GREEDY = SamplingParams(temperature=0.0, max_tokens=16, ignore_eos=True)
+# Floats as a checkpoint holds them; no power of two, which would change no bit of the mantissa.
+K_SCALE, V_SCALE = 0.15625, 0.21875
+CASES = 4  # of the nine: each is a whole request
+GREEDY = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True)
 
 
 @pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=GPU)])
@@ -33,7 +36,7 @@ def device(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="module", params=["llama", "qwen2", "llava"])
+@pytest.fixture(scope="module", params=["llama", "llava"])
 def reference(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Reference:
@@ -60,7 +63,7 @@ class Run:
 
         model.compute_logits = recording
         self.tokens, self.first = [], []
-        for case in reference.cases:
+        for case in reference.cases[:CASES]:
             rows.clear()
             [output] = self.llm.generate([case.prompt], GREEDY, use_tqdm=False)
             assert output.error is None
@@ -81,7 +84,7 @@ def test_logits_stay_close_and_tokens_with_them(reference: Reference, device: st
     assert rough.llm.llm_engine.model_runner.kv_caches[0].dtype == torch.float8_e4m3fn
     same = 0
     for case, want, got, tokens, rough_tokens in zip(
-        reference.cases, exact.first, rough.first, exact.tokens, rough.tokens,
+        reference.cases[:CASES], exact.first, rough.first, exact.tokens, rough.tokens,
         strict=True,
     ):  # fmt: skip
         error = error_of(got, want)
@@ -97,7 +100,7 @@ def test_a_step_at_a_time_is_all_at_once(reference: Reference, device: str) -> N
     """What is read from the cache is the same however the prompt was cut."""
     whole = Run(reference.checkpoint, reference, device, kv_cache_dtype="fp8")
     parts = Run(reference.checkpoint, reference, device, kv_cache_dtype="fp8", max_prefill_chunk=5)
-    for case, a, b in zip(reference.cases, whole.first, parts.first, strict=True):
+    for case, a, b in zip(reference.cases[:CASES], whole.first, parts.first, strict=True):
         # Rounding may go the other way for a number that summation order has moved.
         assert error_of(a, b) < MARGIN / 4, case.id
 
@@ -115,8 +118,8 @@ def test_scales_of_the_checkpoint_are_used(
         tensors |= load_file(file)
     layers = {n.partition(".self_attn.")[0] for n in tensors if ".self_attn." in n}
     for layer in layers:
-        tensors[f"{layer}.self_attn.k_scale"] = torch.tensor([2.0**-7])
-        tensors[f"{layer}.self_attn.v_scale"] = torch.tensor([2.0**-9])
+        tensors[f"{layer}.self_attn.k_scale"] = torch.tensor([K_SCALE])
+        tensors[f"{layer}.self_attn.v_scale"] = torch.tensor([V_SCALE])
     (tmp_path / "model.safetensors.index.json").unlink(missing_ok=True)
     save_file(tensors, tmp_path / "model.safetensors")
     plain = Run(reference.checkpoint, reference, device)
@@ -125,7 +128,7 @@ def test_scales_of_the_checkpoint_are_used(
     attention = [
         m for m in scaled.llm.llm_engine.model_runner.model.modules() if hasattr(m, "k_scale")
     ]
-    assert {(m.k_scale, m.v_scale) for m in attention} == {(2.0**-7, 2.0**-9)}
+    assert {(m.k_scale, m.v_scale) for m in attention} == {(K_SCALE, V_SCALE)}
     for a, b, c in zip(plain.first, scaled.first, unscaled.first, strict=True):
         assert 0 < error_of(b, a) < MARGIN
         assert np.array_equal(a, c), "a cache of the model's dtype must ignore the scales"
