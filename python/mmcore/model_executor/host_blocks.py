@@ -46,7 +46,9 @@ class HostBlocks:
 
     def __init__(self, spec: KvCacheSpec, kv_caches: list[torch.Tensor], num_blocks: int) -> None:
         self.num_blocks = num_blocks
-        self._kv_caches = kv_caches
+        # As bytes: torch cannot index all that a cache may hold.
+        bytewise = spec.dtype.itemsize == 1
+        self._kv_caches = [c.view(torch.uint8) for c in kv_caches] if bytewise else kv_caches
         self._device = kv_caches[0].device
         self._shape = (spec.num_layers, 2, spec.block_size, spec.num_kv_heads, spec.head_size)
         self._batch = max(1, STAGING_BYTES // spec.bytes_per_block)
@@ -54,7 +56,7 @@ class HostBlocks:
         self._slabs = [
             torch.empty(
                 (min(self._slab_blocks, num_blocks - first), *self._shape),
-                dtype=spec.dtype,
+                dtype=self._kv_caches[0].dtype,
                 pin_memory=self._device.type == "cuda",
             )
             for first in range(0, num_blocks, self._slab_blocks)
