@@ -17,7 +17,7 @@ def test_host_blocks_hold_every_layer(monkeypatch: pytest.MonkeyPatch, dtype: to
     caches = allocate_kv_caches(spec, 9, torch.device("cpu"))
     for cache in caches:
         cache.copy_(torch.randn(cache.shape))
-    original = [cache.float() for cache in caches]
+    original = [cache.float().clone() for cache in caches]
     host = host_blocks.HostBlocks(spec, caches, 7)
     saves = [(1, 6), (4, 0), (8, 3), (2, 2), (3, 5)]  # batches of two, slabs of three
     host.save(saves)
