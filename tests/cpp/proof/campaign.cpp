@@ -80,6 +80,7 @@ std::optional<Finding> run_seed(const Subject& subject, uint64_t seed, Totals& t
     totals.kv.copies += more.copies;
     totals.kv.writes += more.writes;
     totals.kv.rollbacks += more.rollbacks;
+    totals.kv.loads += more.loads;
     totals.kv.evictions += more.evictions;
   }
   totals.operations += done;

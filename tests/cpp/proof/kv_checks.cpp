@@ -18,6 +18,7 @@ std::string block_name(BlockId block) { return "block " + std::to_string(block);
 void KvMachine::check() {
   check_pool();
   for (const auto& sequence : sequences_) check_sequence(*sequence);
+  check_host();
   check_salts();
   if (operations_ % kOwnValidatorsEvery == 0) check_own_validators();
 }
@@ -81,6 +82,24 @@ void KvMachine::check_sequence(const Sequence& sequence) {
       if (memory_[slot(block, i)] != document.prefix[static_cast<size_t>(position)])
         return fail("I6", block_name(block) + " holds something else at position " +
                               std::to_string(position));
+  }
+}
+
+// What the index of the host tier says that a block holds is in its memory: prefixes by number, so
+// that equal numbers at the end of a block mean the same content from the start on.
+void KvMachine::check_host() {
+  if (flavour_.host_blocks == 0) return;
+  for (int i = 0; i < documents_.size(); ++i) {
+    Document& document = documents_[i];
+    cache_.match(document.chain, document.tokens, 1000, hits_);
+    cache_.match_host(document.chain, document.tokens, 1000, hits_, host_hits_);
+    int64_t position = std::ssize(hits_) * flavour_.block_size;
+    for (const BlockId host : host_hits_)
+      for (int64_t k = 0; k < flavour_.block_size; ++k, ++position)
+        if (host_memory_[static_cast<size_t>((host - 1) * flavour_.block_size + k)] !=
+            document.prefix[static_cast<size_t>(position)])
+          return fail("I6", "host block " + std::to_string(host - 1) +
+                                " holds something else at position " + std::to_string(position));
   }
 }
 

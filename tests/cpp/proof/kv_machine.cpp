@@ -62,7 +62,8 @@ std::span<const KvFlavour> kv_flavours() {
   static constexpr KvFlavour kFlavours[] = {
       {"pool4", 4, 4, 64},           {"pool1", 1, 1, 8},         {"block1", 12, 1, 64},
       {"hash8", 12, 2, 8},           {"constant_hash", 8, 2, 0}, {"pool4_hash8", 4, 1, 8},
-      {"no_cache", 8, 4, 64, false}, {"roomy", 48, 8, 64},
+      {"no_cache", 8, 4, 64, false}, {"roomy", 48, 8, 64},       {"host2", 4, 2, 64, true, 2},
+      {"host40", 6, 2, 8, true, 40},
   };
   return kFlavours;
 }
@@ -74,10 +75,12 @@ KvMachine::KvMachine(const KvFlavour& flavour, uint64_t seed, KvFault fault)
       cache_({.num_blocks = flavour.usable_blocks + 1,
               .block_size = flavour.block_size,
               .prefix_caching = flavour.prefix_caching,
+              .num_host_blocks = flavour.host_blocks,
               .hash_key = HashKey::from_seed(seed),
               .hash_bits = flavour.hash_bits}),
       model_(flavour.usable_blocks + 1),
-      memory_(static_cast<size_t>((flavour.usable_blocks + 1) * flavour.block_size), kUnwritten) {}
+      memory_(static_cast<size_t>((flavour.usable_blocks + 1) * flavour.block_size), kUnwritten),
+      host_memory_(static_cast<size_t>(flavour.host_blocks * flavour.block_size), kUnwritten) {}
 
 std::string KvMachine::describe(const Operation& o) {
   const auto n = [](int value) { return " " + std::to_string(value); };
@@ -129,6 +132,8 @@ bool KvMachine::finish() {
     fail("I24", std::to_string(pool.num_used()) + " blocks are used at rest");
   if (pool.num_free_hashed() != 0 || (flavour_.prefix_caching && cache_.index().size() != 0))
     fail("I24", "something is cached after clear");
+  if (cache_.host().pool().num_used() != 0 || cache_.host().index().size() != 0)
+    fail("I24", "the host tier holds something after clear");
   return !violation_.found();
 }
 
@@ -191,6 +196,8 @@ void KvMachine::start(const Operation& o) {
   if (by_copy) {
     copy_tail(*sequence, hits_.back());
     sequence->computed += flavour_.block_size - 1;
+  } else if (load(*sequence, limit, o.b % 4 == 1)) {
+    // What the host holds goes on behind whole hits.
   } else if (partial.tokens > 0 && flavour_.block_size > 1 && room) {
     copy_tail(*sequence, partial.block);
     sequence->computed += std::min(partial.tokens, flavour_.block_size - 1);
@@ -204,12 +211,59 @@ void KvMachine::start(const Operation& o) {
 // The copy has not run yet, but nobody writes to its source while that is held.
 void KvMachine::copy_tail(Sequence& sequence, BlockId source) {
   pending_.push_back(cache_.append_copy(sequence.table, source));
+  save_evicted();
+  cache_.commit_step();
   model_.ref(source);
   const BlockId fresh = model_.allocate();
   sequence.blocks.push_back(fresh);
   for (int64_t i = 0; i < flavour_.block_size; ++i)
     memory_[slot(fresh, i)] = memory_[slot(source, i)];
   ++totals_.copies;
+}
+
+// What follows the hits in the host tier, as far as there is room. `partly`: the last one is used
+// but for its last token.
+bool KvMachine::load(Sequence& sequence, int64_t limit, bool partly) {
+  Document& document = documents_[sequence.document];
+  cache_.match_host(document.chain, document.tokens, limit, hits_, host_hits_);
+  const auto room = static_cast<size_t>(cache_.pool().num_free());
+  if (host_hits_.size() > room) host_hits_.resize(room);
+  if (host_hits_.empty()) return false;
+  cache_.append_loaded(sequence.table, host_hits_, partly);
+  save_evicted();
+  for (size_t i = 0; i < host_hits_.size(); ++i) {
+    const int content = document.block[sequence.blocks.size()];
+    const BlockId fresh = model_.allocate();
+    sequence.blocks.push_back(fresh);
+    const auto from = host_memory_.begin() + int64_t{host_hits_[i] - 1} * flavour_.block_size;
+    std::copy_n(from, flavour_.block_size, memory_.begin() + int64_t{fresh} * flavour_.block_size);
+    sequence.computed += flavour_.block_size;
+    if (partly && i + 1 == host_hits_.size()) break;
+    model_.cached[KvModel::at(fresh)] = content;
+    ++sequence.published;
+  }
+  if (partly) --sequence.computed;
+  totals_.loads += std::ssize(host_hits_);
+  cache_.commit_step();
+  return true;
+}
+
+// Saves come before the step writes.
+void KvMachine::save_evicted() {
+  for (const HostCopy& save : cache_.host().saves())
+    std::copy_n(memory_.begin() + int64_t{save.block} * flavour_.block_size, flavour_.block_size,
+                host_memory_.begin() + int64_t{save.host_block} * flavour_.block_size);
+}
+
+// A step that fails may have written anything to what it was to save.
+void KvMachine::drop_saves() {
+  for (const HostCopy& save : cache_.host().saves())
+    std::fill_n(host_memory_.begin() + int64_t{save.host_block} * flavour_.block_size,
+                flavour_.block_size, kUnwritten);
+  if (fault_ == KvFault::kKeepSaves)
+    cache_.commit_step();
+  else
+    cache_.rollback_step(/*ran=*/true);
 }
 
 void KvMachine::advance(const Operation& o) {
@@ -224,6 +278,7 @@ void KvMachine::advance(const Operation& o) {
   const BlockId tail = sequence.blocks.empty() ? kNullBlock : sequence.blocks.back();
   if (std::ranges::find(pending_, tail, &BlockCopy::src) != pending_.end()) finish_copies();
   cache_.grow(sequence.table, cache_.blocks_for(target));
+  if (fault_ != KvFault::kLateSaves) save_evicted();
   while (std::ssize(sequence.blocks) < cache_.blocks_for(target))
     sequence.blocks.push_back(model_.allocate());
   if (o.c % 8 == 1) return fail_step(sequence, target);
@@ -232,9 +287,9 @@ void KvMachine::advance(const Operation& o) {
     cache_.publish_ahead(sequence.table, document.chain, document.tokens, target);
   }
   write(sequence, target);
+  if (fault_ == KvFault::kLateSaves) save_evicted();
   cache_.commit_step();
   sequence.computed = target;
-  cache_.commit_step();
   publish(sequence);
 }
 
@@ -290,10 +345,9 @@ void KvMachine::fail_step(Sequence& sequence, int64_t target) {
   if (!std::ranges::equal(
           hits_, sequence.table.blocks().first(static_cast<size_t>(sequence.table.published()))))
     return fail("I7", "blocks that were published ahead are not found");
-  cache_.rollback_step(true);
   if (fault_ != KvFault::kSkipRollback) cache_.unpublish(sequence.table, published);
   drop_blocks(sequence, cache_.blocks_for(sequence.computed));
-  cache_.rollback_step(/*ran=*/true);
+  drop_saves();
   ++totals_.rollbacks;
 }
 

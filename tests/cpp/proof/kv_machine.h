@@ -26,6 +26,8 @@ enum class KvFault {
   kNoSalt,         // keys without the salt
   kNoMediaOffset,  // keys without the place of an image
   kNoMedia,        // keys without images
+  kKeepSaves,      // what a failed step was to save stays in the host tier
+  kLateSaves,      // blocks are saved after the step has written
 };
 
 struct KvFlavour {
@@ -34,6 +36,7 @@ struct KvFlavour {
   int32_t block_size;
   int hash_bits;
   bool prefix_caching = true;
+  int32_t host_blocks = 0;
 };
 
 /// What forces trouble: few blocks, blocks of one token, hashes that collide.
@@ -52,7 +55,7 @@ class KvMachine {
   static std::string describe(const Operation& operation);
 
   struct Totals {
-    int64_t hits = 0, partials = 0, copies = 0, writes = 0, rollbacks = 0;
+    int64_t hits = 0, partials = 0, copies = 0, writes = 0, rollbacks = 0, loads = 0;
     uint64_t evictions = 0;
   };
   Totals totals() const;
@@ -75,6 +78,9 @@ class KvMachine {
   void release(size_t which);
   void finish_copies();
   void reset();
+  bool load(Sequence& sequence, int64_t limit, bool partly);
+  void save_evicted();
+  void drop_saves();
 
   bool is_tail_shared(const Sequence& sequence) const;
   void copy_tail(Sequence& sequence, BlockId source);
@@ -86,6 +92,7 @@ class KvMachine {
   void check();
   void check_pool();
   void check_sequence(const Sequence& sequence);
+  void check_host();
   void check_salts();
   void check_partial(const Document& document, const PrefixIndex::Partial& found);
   int64_t shared_beginning(const Document& document, int content) const;
@@ -100,10 +107,12 @@ class KvMachine {
   Documents documents_;
   KvCache cache_;
   KvModel model_;
-  std::vector<int> memory_;  // by slot: number of the prefix that was computed into it
+  std::vector<int> memory_;       // by slot: number of the prefix that was computed into it
+  std::vector<int> host_memory_;  // likewise, of the host tier
   std::vector<std::unique_ptr<Sequence>> sequences_;
   std::vector<BlockCopy> pending_;  // copies that have not run: their sources are held
   std::vector<BlockId> hits_;
+  std::vector<BlockId> host_hits_;
   std::vector<int> counted_;
   std::vector<bool> keys_checked_;  // by document
   Totals totals_;

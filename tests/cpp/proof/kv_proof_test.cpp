@@ -36,6 +36,7 @@ TEST(KvProof, random_operations_keep_every_invariant) {
   EXPECT_GT(totals.kv.partials, totals.operations / 1000);
   EXPECT_GT(totals.kv.copies, totals.operations / 100);
   EXPECT_GT(totals.kv.rollbacks, totals.operations / 100);
+  EXPECT_GT(totals.kv.loads, totals.operations / 1000);
   EXPECT_GT(totals.kv.evictions, static_cast<uint64_t>(totals.operations / 100));
   EXPECT_GT(totals.encoder_evictions, static_cast<uint64_t>(totals.operations / 100));
 }
@@ -80,6 +81,8 @@ INSTANTIATE_TEST_SUITE_P(
         Planted{"no_salt", {"block1", KvFault::kNoSalt}, {"I9"}},
         Planted{"no_media_offset", {"hash8", KvFault::kNoMediaOffset}, {"I9"}},
         Planted{"no_media", {"block1", KvFault::kNoMedia}, {"I7", "I9"}},
+        Planted{"saves_of_a_failed_step", {"host40", KvFault::kKeepSaves}, {"I6"}},
+        Planted{"saves_after_the_write", {"host40", KvFault::kLateSaves}, {"I6"}},
         Planted{"forget_unpin",
                 {"encoder", KvFault::kNone, EncoderFault::kForgetUnpin},
                 {"I15", "I23"}},
