@@ -33,8 +33,9 @@ def read(lines: list[str]) -> list[Row]:
     rows = []
     for line in lines:
         columns = line.replace("|", " ").split()
-        if len(columns) == 8 and columns[0].isdigit():
-            running, waiting, _, _, step, _, _, held = columns
+        if len(columns) in (7, 8) and columns[0].isdigit():
+            running, waiting, _, _, step, *_ = columns
+            held = columns[7] if len(columns) == 8 else "nan"  # old tables are without
             rows.append(Row(int(running), int(waiting), float(step), float(held)))
     if not rows:
         raise SystemExit("scheduler_chart.py: no row of mmcore_bench_scheduler_step on stdin")

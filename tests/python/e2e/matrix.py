@@ -32,11 +32,13 @@ class Cell:
     chunk: int = 0  # tokens; 0: a prompt runs whole
     images: int = 1
     batch: int = 16
+    offload: bool = False
 
     def __str__(self) -> str:
         preempt = "preempted" if self.preempt else "roomy"
         chunk = f"chunk{self.chunk}" if self.chunk else "whole"
-        return f"{self.cache}-{preempt}-{chunk}-{self.images}images-batch{self.batch}"
+        host = "-offload" if self.offload else ""
+        return f"{self.cache}-{preempt}-{chunk}-{self.images}images-batch{self.batch}{host}"
 
 
 AXES: dict[str, tuple[Any, ...]] = {
@@ -45,14 +47,16 @@ AXES: dict[str, tuple[Any, ...]] = {
     "chunk": (0, 1, 3, 17),
     "images": IMAGES,
     "batch": (16, 1),
+    "offload": (False, True),
 }
 assert tuple(AXES) == tuple(field.name for field in fields(Cell))
 
 
 def product(images: Sequence[int]) -> list[Cell]:
-    """Every cell."""
+    """Every cell; without a prefix cache there is nothing to offload."""
     axes = AXES | {"images": tuple(images)}
-    return [Cell(*values) for values in itertools.product(*axes.values())]
+    every = (Cell(*values) for values in itertools.product(*axes.values()))
+    return [cell for cell in every if cell.cache != "off" or not cell.offload]
 
 
 def covering(images: Sequence[int]) -> list[Cell]:
@@ -130,7 +134,7 @@ def run_cell(reference: MatrixReference, cell: Cell) -> None:
     crowd = [reference.companion, *batch] if cell.preempt else batch
     longest = len(batch[0].prompt_token_ids)
     steps = -(-longest // (cell.chunk or longest)) + MAX_TOKENS if cell.preempt else 0
-    llm = _make_llm(reference, cell, longest)
+    llm = _make_llm(reference, cell, crowd)
     engine = llm.llm_engine
     _check(crowd, _generate(llm, crowd, steps))
     first = engine.metrics()
@@ -139,6 +143,8 @@ def run_cell(reference: MatrixReference, cell: Cell) -> None:
     elif cell.batch == 1 and not cell.preempt:
         assert first["prefix_tokens_hit"] == 0
     if cell.cache == "warm":
+        if cell.offload:
+            _fill_pool(llm)
         _check(crowd, _generate(llm, crowd, steps))
     last = engine.metrics()
     if cell.cache == "warm":
@@ -149,6 +155,8 @@ def run_cell(reference: MatrixReference, cell: Cell) -> None:
             assert last["items_encoded"] == first["items_encoded"], "an image was encoded again"
     again = last["preemptions"] - (first["preemptions"] if cell.cache == "warm" else 0)
     assert (again > 0) == cell.preempt, f"{again} preemptions"
+    loaded = last["blocks_loaded"] - first["blocks_loaded"]
+    assert (loaded > 0) == (cell.offload and cell.cache == "warm"), f"{loaded} blocks loaded"
     if cell.chunk:
         assert last["steps"] >= longest / cell.chunk, "prompts were not chunked"
     if cell.images and cell.cache != "warm":
@@ -161,11 +169,27 @@ def _blocks(tokens: int) -> int:
     return -(-tokens // BLOCK)
 
 
-def _make_llm(reference: MatrixReference, cell: Cell, longest: int) -> LLM:
+def _fill_pool(llm: LLM) -> None:
+    """Other prompts take every block: what was cached is in host memory after that, or gone."""
+    tokens = llm.llm_engine.metrics()["blocks_total"] * BLOCK
+    length = min(tokens, 1500) - BLOCK
+    others = [
+        {"prompt_token_ids": [10 + (number + i * i) % 400 for i in range(length)]}
+        for number in range(-(-tokens // length))
+    ]
+    llm.generate(others, SamplingParams(temperature=0.0, max_tokens=1), use_tqdm=False)
+
+
+def _make_llm(reference: MatrixReference, cell: Cell, crowd: list[Expected]) -> LLM:
     options: dict[str, Any] = {"num_gpu_blocks_override": 2048}
     if cell.preempt:  # the companion and the longest prompt enter together, and cannot both grow
-        begin = len(reference.companion.prompt_token_ids)
+        begin, longest = (len(one.prompt_token_ids) for one in crowd[:2])
         options["num_gpu_blocks_override"] = 1 + _blocks(begin) + _blocks(longest + 1) + 2
+    elif cell.offload:  # room for all, and not much more
+        ends = (len(one.prompt_token_ids) + 2 * MAX_TOKENS for one in crowd)
+        options["num_gpu_blocks_override"] = 1 + sum(map(_blocks, ends))
+    if cell.offload:
+        options["kv_offload_gib"] = 0.05
     if cell.images:
         options["limit_mm_per_prompt"] = {"image": cell.images}
     return LLM(
