@@ -430,7 +430,7 @@ MMCORE_API mmcore_status mmcore_engine_destroy(mmcore_engine engine);
 MMCORE_API mmcore_status mmcore_engine_submit(mmcore_engine engine,
                                               const mmcore_submission* submission,
                                               mmcore_request* request);
-/* Likewise, for a host that wants to be called. `id` may be NULL. */
+/* Likewise, for a host that wants to be called, perhaps before this returns. `id` may be NULL. */
 MMCORE_API mmcore_status mmcore_engine_submit_callback(mmcore_engine engine,
                                                        const mmcore_submission* submission,
                                                        mmcore_output_callback callback,

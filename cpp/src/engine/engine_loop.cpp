@@ -80,6 +80,7 @@ EngineMetrics EngineLoop::metrics() const { return impl_->metrics(); }
 Result<EngineSnapshot> EngineLoop::snapshot() const {
   EngineSnapshot out;
   MMCORE_RETURN_IF_ERROR(impl_->visit("snapshot", [&](Engine& e) { out = e.snapshot(); }));
+  out.accepting = out.accepting && impl_->status().ok();  // a loop that drains accepts nothing
   return out;
 }
 

@@ -198,6 +198,7 @@ TEST_F(EngineLoopTest, DrainLosesNothing) {
               counted(i * 10 + 4, 8));
   EXPECT_EQ(loop->stream(text_request(5, 10)).status().code(), StatusCode::kShutdown);
   EXPECT_EQ(loop->status().code(), StatusCode::kShutdown);
+  EXPECT_FALSE(loop->snapshot().value().accepting);
 }
 
 TEST_F(EngineLoopTest, DrainGivesUpWaitingButGoesOn) {
