@@ -125,6 +125,7 @@ constexpr auto kConfigFields =
                std::pair("max_preemptions", &EngineConfig::max_preemptions),
                std::pair("max_queued_requests", &EngineConfig::max_queued_requests),
                std::pair("max_queued_tokens", &EngineConfig::max_queued_tokens),
+               std::pair("async_schedule", &EngineConfig::async_schedule),
                std::pair("step_watchdog_us", &EngineConfig::step_watchdog_us),
                std::pair("share_within_step", &EngineConfig::share_within_step),
                std::pair("multimodal", &EngineConfig::multimodal),
@@ -175,6 +176,8 @@ constexpr auto kMetricFields =
                std::pair("items_encoded", &EngineMetrics::items_encoded),
                std::pair("items_skipped", &EngineMetrics::items_skipped),
                std::pair("preemptions", &EngineMetrics::preemptions),
+               std::pair("steps_ahead", &EngineMetrics::steps_ahead),
+               std::pair("rows_surplus", &EngineMetrics::rows_surplus),
                std::pair("steps_slow", &EngineMetrics::steps_slow),
                std::pair("slowest_step_us", &EngineMetrics::slowest_step_us));
 
@@ -237,7 +240,9 @@ void bind_engine(py::module_& m) {
   py::class_<PyEngine>(m, "Engine", R"(Queue, scheduler, block pool, prefix index, encoder cache.
 
 `runner` has execute(plan), which returns None or (request id, exception) pairs of requests that
-cannot go on, and release(request_id); and num_host_blocks, if it keeps evicted blocks. One thread at a time may use an engine.)")
+cannot go on, and release(request_id); and num_host_blocks, if it keeps evicted blocks. A runner
+whose `overlaps` is true has begin(plan), which launches a step, and end(plan), which waits for it,
+too. One thread at a time may use an engine.)")
       .def(py::init<const EngineConfig&, py::object>(), py::arg("config"), py::arg("runner"))
       .def("submit", &PyEngine::submit, py::arg("request"))
       .def(

@@ -76,6 +76,7 @@ void bind_request(py::module_& m) {
              std::pair("num_logprobs", &SamplingParams::num_logprobs),
              std::pair("num_prompt_logprobs", &SamplingParams::num_prompt_logprobs),
              std::pair("ignore_eos", &SamplingParams::ignore_eos),
+             std::pair("reads_history", &SamplingParams::reads_history),
              std::pair("stop_token_ids", &SamplingParams::stop_token_ids),
              std::pair("logit_bias", &SamplingParams::logit_bias),
              std::pair("allowed_token_ids", &SamplingParams::allowed_token_ids));

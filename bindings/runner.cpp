@@ -17,6 +17,11 @@ void drop_frames(const py::object& exception) {
   if (!traceback.is_none()) py::module_::import("traceback").attr("clear_frames")(traceback);
 }
 
+struct Closing {
+  Step& step;
+  ~Closing() { step.close(); }
+};
+
 py::object exception_of(const py::error_already_set& error) {
   if (error.trace()) PyException_SetTraceback(error.value().ptr(), error.trace().ptr());
   return error.value();
@@ -25,8 +30,12 @@ py::object exception_of(const py::error_already_set& error) {
 }  // namespace
 
 PyModelRunner::PyModelRunner(py::object runner)
-    : runner_(std::move(runner)), step_object_(py::cast(Step{})) {
-  step_ = &step_object_.cast<Step&>();
+    : runner_(std::move(runner)),
+      overlaps_(py::bool_(py::getattr(runner_, "overlaps", py::bool_(false)))) {
+  for (Slot& slot : slots_) {
+    slot.object = py::cast(Step{});
+    slot.step = &slot.object.cast<Step&>();
+  }
   register_step_dtypes();
 }
 
@@ -35,31 +44,53 @@ PyModelRunner::~PyModelRunner() = default;
 Status PyModelRunner::execute(const StepPlan& plan, StepResult& result) {
   py::gil_scoped_acquire locked;
   if (interrupt_) return Status::internal("interrupted");
-  step_->open(plan, result);
-  Status status;
-  try {
-    status = call_execute(result);
-  } catch (py::error_already_set& error) {
-    status = fail(error, plan);
-  } catch (...) {
-    step_->close();
-    throw;
-  }
-  step_->close();
-  if (status.ok() && !exceptions_.empty() && result.failed.empty()) {
-    for (const ScheduledSequence& sequence : plan.sequences) exceptions_.erase(sequence.request);
-  }
+  const Slot& slot = slots_[0];
+  slot.step->open(plan, result);
+  const Closing closing{*slot.step};
+  return call("execute", slot);
+}
+
+Status PyModelRunner::begin(StepPlan& plan, StepResult& result) {
+  py::gil_scoped_acquire locked;
+  if (interrupt_) return Status::internal("interrupted");
+  const Slot& slot = slots_[(oldest_ + num_begun_) % slots_.size()];
+  slot.step->open(plan, result);
+  const Status status = call("begin", slot);
+  if (status.ok() && result.failed.empty())
+    ++num_begun_;
+  else
+    slot.step->close();
   return status;
 }
 
-Status PyModelRunner::call_execute(StepResult& result) {
-  const py::object failures = runner_.attr("execute")(step_object_);
-  if (failures.is_none()) return {};
-  for (py::handle item : failures) {
-    const auto [request, exception] = item.cast<std::pair<RequestId, py::object>>();
-    drop_frames(exception);
-    result.failed.emplace_back(request, status_of(exception));
-    exceptions_[request] = exception;
+Status PyModelRunner::end() {
+  py::gil_scoped_acquire locked;
+  const Slot& slot = slots_[oldest_];
+  oldest_ = (oldest_ + 1) % slots_.size();
+  --num_begun_;
+  const Closing closing{*slot.step};
+  return call("end", slot);
+}
+
+// Calls runner_.method(step), which gives None or who cannot go on.
+Status PyModelRunner::call(const char* method, const Slot& slot) {
+  const StepPlan& plan = slot.step->plan();
+  StepResult& result = slot.step->result();
+  try {
+    const py::object failures = runner_.attr(method)(slot.object);
+    if (!failures.is_none()) {
+      for (py::handle item : failures) {
+        const auto [request, exception] = item.cast<std::pair<RequestId, py::object>>();
+        drop_frames(exception);
+        result.failed.emplace_back(request, status_of(exception));
+        exceptions_[request] = exception;
+      }
+    }
+  } catch (py::error_already_set& error) {
+    return fail(error, plan);
+  }
+  if (!exceptions_.empty() && result.failed.empty()) {
+    for (const ScheduledSequence& sequence : plan.sequences) exceptions_.erase(sequence.request);
   }
   return {};
 }

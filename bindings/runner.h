@@ -3,6 +3,8 @@
 
 #include <pybind11/pybind11.h>
 
+#include <array>
+#include <cstddef>
 #include <unordered_map>
 
 #include "mmcore/model_runner.h"
@@ -10,18 +12,22 @@
 
 namespace mmcore::python {
 
-/// Forwards the engine's calls to `runner.execute(plan)` and `runner.release(request_id)`, and
-/// reads `runner.num_host_blocks` (0 if it has none).
+/// Forwards the engine's calls to `runner.execute(plan)` and `runner.release(request_id)`, and, if
+/// `runner.overlaps` is there and true, to `runner.begin(plan)` and `runner.end(plan)`; reads
+/// `runner.num_host_blocks` (0 if it has none).
 ///
-/// execute() returns None, or a sequence of (request id, exception) for requests that cannot go on.
-/// What it raises fails the step; the engine then finds the request at fault by running its
-/// sequences alone. Threads: called without the GIL, takes it for each call.
+/// execute(), begin() and end() return None, or a sequence of (request id, exception) for requests
+/// that cannot go on. What it raises fails the step; the engine then finds the request at fault by
+/// running its sequences alone. Threads: called without the GIL, takes it for each call.
 class PyModelRunner final : public ModelRunner {
  public:
   explicit PyModelRunner(pybind11::object runner);
   ~PyModelRunner() override;
 
   Status execute(const StepPlan& plan, StepResult& result) override;
+  bool overlaps() const override { return overlaps_; }
+  Status begin(StepPlan& plan, StepResult& result) override;
+  Status end() override;
   void release(RequestId request) override;
   int32_t num_host_blocks() const override;  // with the GIL
 
@@ -33,12 +39,19 @@ class PyModelRunner final : public ModelRunner {
   void rethrow_interrupt();
 
  private:
-  Status call_execute(StepResult& result);
+  struct Slot {  // a step as Python sees it
+    pybind11::object object;
+    Step* step = nullptr;
+  };
+
+  Status call(const char* method, const Slot& slot);
   Status fail(pybind11::error_already_set& error, const StepPlan& plan);
 
   pybind11::object runner_;
-  pybind11::object step_object_;
-  Step* step_;
+  bool overlaps_;
+  std::array<Slot, 2> slots_;  // in turn: two steps may be begun
+  size_t oldest_ = 0;
+  size_t num_begun_ = 0;
   pybind11::object interrupt_;
   std::unordered_map<RequestId, pybind11::object> exceptions_;
 };

@@ -5,6 +5,9 @@
 #include <pybind11/stl.h>
 #include <pybind11/typing.h>
 
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
 #include <span>
 #include <utility>
 
@@ -129,6 +132,34 @@ py::typing::List<py::int_> sampled_tokens(const Step& step) {
   return tokens;
 }
 
+// Whether ops::sample_tensors can sample the row.
+bool is_plain(const SampleRow& row) {
+  return row.presence_penalty == 0 && row.frequency_penalty == 0 && row.repetition_penalty == 1 &&
+         row.num_logprobs < 0 && row.logit_bias.empty() && row.allowed_tokens.empty() &&
+         row.banned_tokens.empty();
+}
+
+// The columns of ops::sample_tensors, one behind the other.
+py::object plain_sampling(const Step& step) {
+  const std::vector<SampleRow>& rows = step.plan().sampling;
+  if (!std::ranges::all_of(rows, is_plain)) return py::none();
+  const size_t n = rows.size();
+  py::array_t<int32_t> columns(static_cast<py::ssize_t>(8 * n));
+  auto* out = reinterpret_cast<std::byte*>(columns.mutable_data());
+  const auto put = [&](size_t word, size_t i, auto value) {
+    std::memcpy(out + 4 * word * n + sizeof(value) * i, &value, sizeof(value));
+  };
+  for (size_t i = 0; i < n; ++i) {
+    put(0, i, rows[i].seed);
+    put(2, i, rows[i].counter);
+    put(4, i, rows[i].temperature);
+    put(5, i, rows[i].top_p);
+    put(6, i, rows[i].min_p);
+    put(7, i, rows[i].top_k);
+  }
+  return columns;
+}
+
 using TokenArray = py::array_t<TokenId>;
 
 py::typing::Tuple<TokenArray, TokenArray> history(const py::object& self, size_t row) {
@@ -158,7 +189,7 @@ void bind_step(py::module_& m) {
   py::class_<Step>(m, "StepPlan", R"(All that one forward pass needs; valid while the step runs.
 
 Arrays are numpy views of the engine's memory, not copies: T rows (tokens), N sequences, S sampled
-rows. They are valid until the runner's execute() returns. Copy what must live longer.)")
+rows. They are valid until the runner's execute() or end() returns. Copy what must live longer.)")
       .def_property_readonly("step", [](const Step& s) { return s.plan().step; })
       .def_property_readonly("num_tokens", [](const Step& s) { return s.plan().token_ids.size(); })
       .def_property_readonly("num_sequences",
@@ -173,6 +204,9 @@ rows. They are valid until the runner's execute() returns. Copy what must live l
       .def_property_readonly("max_seq_len", [](const Step& s) { return s.plan().max_seq_len; })
       .def_property_readonly("sequences", records_of(&StepPlan::sequences))
       .def_property_readonly("token_ids", array_of(&StepPlan::token_ids))
+      .def_property_readonly("token_sources", array_of(&StepPlan::token_sources),
+                             "Empty, or for each row the sample of the step before it whose token "
+                             "it is, -1 where the token is known.")
       .def_property_readonly("positions", array_of(&StepPlan::positions))
       .def_property_readonly("slot_mapping", array_of(&StepPlan::slot_mapping))
       .def_property_readonly("query_start", array_of(&StepPlan::query_start))
@@ -188,6 +222,10 @@ rows. They are valid until the runner's execute() returns. Copy what must live l
       .def_property_readonly("evict", array_of(&StepPlan::evict))
       .def("history", &history, py::arg("row"),
            "Give the prompt's and the generated token ids of a sampled row.")
+      .def("plain_sampling", &plain_sampling,
+           "Give the parameters of sample_tensors as int32 [8 S]: seeds and counters (64 bits "
+           "each), "
+           "temperatures, top_p, min_p (float32), top_k; None if a row needs more than those.")
       .def("set_tokens", &set_tokens, py::arg("tokens"),
            "Set the sampled tokens, one a sampled row: for runners that sample by themselves.")
       .def_property_readonly("sampled_tokens", &sampled_tokens);

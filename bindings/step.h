@@ -5,12 +5,12 @@
 
 namespace mmcore::python {
 
-/// The plan that a runner executes and the result that it fills. Python holds one such object for
-/// the life of an engine; the engine opens it for each step and closes it afterwards.
+/// The plan that a runner executes and the result that it fills. Python holds such objects for the
+/// life of an engine; the engine opens one for each step and closes it afterwards.
 ///
 /// Lifetime: arrays are views of the plan's own memory, without a copy. They are valid until
-/// execute() returns; a view kept longer shows whatever a later step writes, so copy what you keep.
-/// A closed step refuses every access.
+/// execute() or the step's end() returns; a view kept longer shows whatever a later step writes, so
+/// copy what you keep. A closed step refuses every access.
 class Step {
  public:
   void open(const StepPlan& plan, StepResult& result) {

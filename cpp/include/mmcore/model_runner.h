@@ -136,13 +136,14 @@ class MMCORE_API ModelRunner {
   /// Takes a step and returns when its work is launched. At most two steps are begun and not ended;
   /// they run in the order of their begin(), one after the other. Unknown tokens are those that the
   /// step begun before this one samples; the runner may write token_ids. `plan` stays as it is, and
-  /// where it is, until this step's end(). An error Status or an exception means that the step was
-  /// not taken: end() is not called for it. Must not call the engine.
-  virtual Status begin(StepPlan& plan);
+  /// both stay where they are, until this step's end(), by when `result` is complete. With an error
+  /// Status, an exception or requests in `result.failed` the step was not taken, and end() is not
+  /// called for it. Must not call the engine.
+  virtual Status begin(StepPlan& plan, StepResult& result);
 
-  /// Waits for the oldest step begun and gives its result; like execute() otherwise. When a step
-  /// fails, the one begun behind it is ended too, and its result dropped. Must not call the engine.
-  virtual Status end(StepResult& result);
+  /// Waits for the oldest step begun; like execute() otherwise. When a step fails, the one begun
+  /// behind it is ended too, and its result dropped. Must not call the engine.
+  virtual Status end();
 
   /// Tells that a request is gone, and that no step begun has a row of it: host-side state (pixels,
   /// preprocessed tensors) may be dropped. Encoder outputs stay until `evict` names them. Must not

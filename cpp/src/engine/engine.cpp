@@ -14,11 +14,11 @@ Status ModelRunner::accept(RequestId /*request*/, const Request& /*content*/) { 
 void ModelRunner::release(RequestId /*request*/) {}
 bool ModelRunner::overlaps() const { return false; }
 
-Status ModelRunner::begin(StepPlan& /*plan*/) {
+Status ModelRunner::begin(StepPlan& /*plan*/, StepResult& /*result*/) {
   return Status::internal("The runner overlaps() steps, but has no begin().");
 }
 
-Status ModelRunner::end(StepResult& /*result*/) {
+Status ModelRunner::end() {
   return Status::internal("The runner overlaps() steps, but has no end().");
 }
 

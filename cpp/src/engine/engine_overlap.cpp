@@ -16,7 +16,7 @@ Engine::Impl::~Impl() { take_back(); }
 StepOutcome Engine::Impl::run_overlapping() {
   if (num_in_flight_ == 0 && !launch(/*ahead=*/false)) return {};
   // A step that fails, or might, is looked at before anything is built on it.
-  if (recovery_.normal() && newest().begun.ok()) launch(/*ahead=*/true);
+  if (recovery_.normal() && newest().with_runner) launch(/*ahead=*/true);
   const StepOutcome outcome = land();
   // Something needed the end of that step; the runner works on while the host reads the outputs.
   if (num_in_flight_ == 0 && recovery_.normal()) launch(/*ahead=*/false);
@@ -35,8 +35,8 @@ bool Engine::Impl::launch(bool ahead) {
   scheduler_.launch(flight.launched);
   ++num_in_flight_;
   counters_.steps_ahead += ahead;
-  flight.begun = call_runner(flight, [&] { return runner_->begin(flight.plan); });
-  flight.with_runner = flight.begun.ok();
+  flight.begun = call_runner(flight, [&] { return runner_->begin(flight.plan, flight.result); });
+  flight.with_runner = flight.begun.ok() && flight.result.failed.empty();
   return true;
 }
 
@@ -45,7 +45,7 @@ StepOutcome Engine::Impl::land() {
   Flight& flight = oldest();
   StepOutcome outcome = outcome_of(flight);
   Status status = flight.begun;
-  if (status.ok()) status = end(flight);
+  if (flight.with_runner) status = end(flight);
   if (status.ok() && flight.result.failed.empty()) status = check_result(flight);
   if (status.ok() && flight.result.failed.empty()) {
     scheduler_.recall(flight.launched);
@@ -73,7 +73,7 @@ StepOutcome Engine::Impl::land() {
 
 Status Engine::Impl::end(Flight& flight) {
   flight.with_runner = false;
-  return call_runner(flight, [&] { return runner_->end(flight.result); });
+  return call_runner(flight, [&] { return runner_->end(); });
 }
 
 // Takes back from the runner what it still holds, which nobody is interested in any more.

@@ -20,7 +20,7 @@ struct Flight {
 
   // Of steps that overlap:
   LaunchedStep launched;
-  Status begun;              // what begin() said
+  Status begun;              // what begin() gave
   bool with_runner = false;  // begun and not ended
 };
 

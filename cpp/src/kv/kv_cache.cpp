@@ -209,6 +209,9 @@ void KvCache::commit_step() {
 }
 
 void KvCache::rollback_step(bool ran) {
+  // What is still registered was filled by a step before.
+  for (const BlockId block : pending_)
+    if (index_.contains(block)) index_.set_pending(block, false);
   pending_.clear();
   for (const HostCopy& load : host_.loads()) {
     if (!index_.contains(load.block)) continue;  // a private one

@@ -322,18 +322,22 @@ Status ShadowRunner::fault(const std::string& what) const {
   return Status::internal(what);
 }
 
-Status ShadowRunner::begin(StepPlan& plan) {
+Status ShadowRunner::begin(StepPlan& plan, StepResult& result) {
   if (begun_.size() > 1) complain("three steps at once");
   check_sources(plan);
   if (std::exchange(fail_next_begin, false)) return fault("a passing fault in begin");
+  if (plan.step % 2 == 0) {  // some items are looked at before the step is launched
+    refuse_media(plan, result);
+    if (!result.failed.empty()) return {};
+  }
   newest_ = plan.sequences;
-  begun_.push_back({.plan = &plan, .as_begun = plan});
+  begun_.push_back({.plan = &plan, .result = &result, .as_begun = plan});
   if (plan.step % 3 == 0)
     for (Begun& step : begun_) run_begun(step);
   return {};
 }
 
-Status ShadowRunner::end(StepResult& result) {
+Status ShadowRunner::end() {
   if (begun_.empty()) {
     complain("end() without a step");
     return Status::internal("no step");
@@ -343,8 +347,8 @@ Status ShadowRunner::end(StepResult& result) {
   begun_.pop_front();
   check_unchanged(step);
   last_plan = step.as_begun;
-  result = step.result;
-  const bool failed = !step.status.ok() || !step.result.failed.empty();
+  *step.result = step.done;
+  const bool failed = !step.status.ok() || !step.done.failed.empty();
   if (failed)
     for (Begun& behind : begun_) behind.dropped = true;
   return step.status.ok() ? step.status : fault(step.status.message());
@@ -352,16 +356,22 @@ Status ShadowRunner::end(StepResult& result) {
 
 void ShadowRunner::run_begun(Begun& step) {
   if (std::exchange(step.ran, true)) return;
-  const bool after_failure = &step != &begun_.front() &&
-                             (!begun_.front().status.ok() || !begun_.front().result.failed.empty());
+  const bool after_failure = &step != &begun_.front() && (!begun_.front().status.ok() ||
+                                                          !begun_.front().done.failed.empty());
   if (step.dropped || after_failure) {
     scribble(*step.plan);
     if (step.plan->step % 2 == 0) step.status = Status::internal("built on a step that failed");
     return;
   }
   fill_unknown_tokens(*step.plan, previous_);
-  step.status = run(*step.plan, step.result);
-  previous_ = step.result;
+  step.status = run(*step.plan, step.done);
+  previous_ = step.done;
+}
+
+void ShadowRunner::refuse_media(const StepPlan& plan, StepResult& result) const {
+  for (const EncodeItem& item : plan.encode)
+    if (refused_media.contains(item.request))
+      result.failed.emplace_back(item.request, Status(StatusCode::kMediaError, "bad image"));
 }
 
 // An unknown token is the one that the same sequence samples in the step begun before.
@@ -405,10 +415,7 @@ Status ShadowRunner::run(const StepPlan& plan, StepResult& result) {
   fail_next = false;
   for (const ScheduledSequence& s : plan.sequences)
     if (poisoned.contains(s.request)) fault = "a poisoned request";
-  for (const EncodeItem& item : plan.encode) {
-    if (refused_media.contains(item.request))
-      result.failed.emplace_back(item.request, Status(StatusCode::kMediaError, "bad image"));
-  }
+  refuse_media(plan, result);
   if (!fault.empty() || !result.failed.empty()) {
     scribble(plan);
     if (steps % 2 == 0) run_encoder(plan);  // how far a failing step gets is anyone's guess

@@ -40,8 +40,8 @@ class ShadowRunner : public ModelRunner {
   /// Steps run some at begin() and some not before end(): what the engine does in between must not
   /// matter.
   bool overlaps() const override { return overlapping; }
-  Status begin(StepPlan& plan) override;
-  Status end(StepResult& result) override;
+  Status begin(StepPlan& plan, StepResult& result) override;
+  Status end() override;
   void release(RequestId request) override;
   int32_t num_host_blocks() const override { return config_.num_host_blocks; }
 
@@ -66,16 +66,18 @@ class ShadowRunner : public ModelRunner {
  private:
   struct Begun {
     StepPlan* plan = nullptr;
+    StepResult* result = nullptr;
     StepPlan as_begun{};
     bool ran = false;
     bool dropped = false;  // built on a step that failed
     Status status{};
-    StepResult result{};
+    StepResult done{};  // what `result` will be
   };
 
   Status fault(const std::string& what) const;
   Status run(const StepPlan& plan, StepResult& result);
   void run_begun(Begun& step);
+  void refuse_media(const StepPlan& plan, StepResult& result) const;
   void check_sources(const StepPlan& plan);
   void check_unchanged(const Begun& step);
   void check_plan(const StepPlan& plan);
