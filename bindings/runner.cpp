@@ -18,8 +18,10 @@ void drop_frames(const py::object& exception) {
 }
 
 struct Closing {
-  Step& step;
-  ~Closing() { step.close(); }
+  Step* step;
+  ~Closing() {
+    if (step != nullptr) step->close();
+  }
 };
 
 py::object exception_of(const py::error_already_set& error) {
@@ -46,8 +48,10 @@ Status PyModelRunner::execute(const StepPlan& plan, StepResult& result) {
   if (interrupt_) return Status::internal("interrupted");
   const Slot& slot = slots_[0];
   slot.step->open(plan, result);
-  const Closing closing{*slot.step};
-  return call("execute", slot);
+  const Closing closing{slot.step};
+  const Status status = call("execute", slot);
+  if (status.ok() && result.failed.empty()) forget_exceptions(plan);
+  return status;
 }
 
 Status PyModelRunner::begin(StepPlan& plan, StepResult& result) {
@@ -55,11 +59,12 @@ Status PyModelRunner::begin(StepPlan& plan, StepResult& result) {
   if (interrupt_) return Status::internal("interrupted");
   const Slot& slot = slots_[(oldest_ + num_begun_) % slots_.size()];
   slot.step->open(plan, result);
+  Closing closing{slot.step};
   const Status status = call("begin", slot);
-  if (status.ok() && result.failed.empty())
+  if (status.ok() && result.failed.empty()) {
+    closing.step = nullptr;  // until end()
     ++num_begun_;
-  else
-    slot.step->close();
+  }
   return status;
 }
 
@@ -68,8 +73,10 @@ Status PyModelRunner::end() {
   const Slot& slot = slots_[oldest_];
   oldest_ = (oldest_ + 1) % slots_.size();
   --num_begun_;
-  const Closing closing{*slot.step};
-  return call("end", slot);
+  const Closing closing{slot.step};
+  const Status status = call("end", slot);
+  if (status.ok() && slot.step->result().failed.empty()) forget_exceptions(slot.step->plan());
+  return status;
 }
 
 // Calls runner_.method(step), which gives None or who cannot go on.
@@ -89,10 +96,13 @@ Status PyModelRunner::call(const char* method, const Slot& slot) {
   } catch (py::error_already_set& error) {
     return fail(error, plan);
   }
-  if (!exceptions_.empty() && result.failed.empty()) {
-    for (const ScheduledSequence& sequence : plan.sequences) exceptions_.erase(sequence.request);
-  }
   return {};
+}
+
+// Of requests that a step has shown to be sound.
+void PyModelRunner::forget_exceptions(const StepPlan& plan) {
+  if (exceptions_.empty()) return;
+  for (const ScheduledSequence& sequence : plan.sequences) exceptions_.erase(sequence.request);
 }
 
 Status PyModelRunner::fail(py::error_already_set& error, const StepPlan& plan) {

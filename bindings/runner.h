@@ -46,6 +46,7 @@ class PyModelRunner final : public ModelRunner {
 
   Status call(const char* method, const Slot& slot);
   Status fail(pybind11::error_already_set& error, const StepPlan& plan);
+  void forget_exceptions(const StepPlan& plan);
 
   pybind11::object runner_;
   bool overlaps_;

@@ -32,6 +32,8 @@ set(MMCORE_CORE_TESTS
   engine/output_queue_test.cpp
   engine/recovery_test.cpp
   engine/stop_condition_test.cpp
+  engine/overlap_failure_test.cpp
+  engine/overlap_test.cpp
   engine/shadow_runner.cpp
   engine/simulation.cpp
   engine/simulation_test.cpp

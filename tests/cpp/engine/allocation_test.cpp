@@ -46,10 +46,16 @@ class NamingRunner : public ModelRunner {
     for (SampledToken& token : result.tokens) token.token = 7;
     return {};
   }
+  bool overlaps() const override { return true; }
+  Status begin(StepPlan& plan, StepResult& result) override { return execute(plan, result); }
+  Status end() override { return {}; }
 };
 
-TEST(Allocation, a_steady_decode_step_allocates_nothing) {
+class Allocation : public ::testing::TestWithParam<bool> {};
+
+TEST_P(Allocation, a_steady_decode_step_allocates_nothing) {
   EngineConfig config = testing::small_config();
+  config.async_schedule = GetParam();
   config.num_blocks = 2000;
   config.max_model_len = 1000;
   config.max_num_batched_tokens = 1000;
@@ -68,7 +74,10 @@ TEST(Allocation, a_steady_decode_step_allocates_nothing) {
   const int64_t before = allocations;
   for (int i = 0; i < 20; ++i) step();
   EXPECT_EQ(allocations - before, 0) << "in 20 steps of 20 sequences, 5 blocks filled by each";
+  EXPECT_EQ(engine->metrics().steps_ahead > 20, GetParam());
 }
+
+INSTANTIATE_TEST_SUITE_P(Async, Allocation, ::testing::Bool());
 
 }  // namespace
 }  // namespace mmcore

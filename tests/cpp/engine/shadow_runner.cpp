@@ -125,7 +125,8 @@ std::vector<float> reference_prompt_logprobs(const Request& request, RequestId i
 }
 
 ShadowRunner::ShadowRunner(const EngineConfig& config)
-    : config_(config),
+    : overlapping(config.async_schedule),
+      config_(config),
       kv_(static_cast<size_t>(config.num_blocks) * static_cast<size_t>(config.block_size)),
       host_(static_cast<size_t>(config.num_host_blocks) * static_cast<size_t>(config.block_size),
             kGarbage) {}
@@ -345,6 +346,7 @@ Status ShadowRunner::end() {
   run_begun(begun_.front());
   const Begun step = std::move(begun_.front());
   begun_.pop_front();
+  steps_dropped += step.dropped;
   check_unchanged(step);
   last_plan = step.as_begun;
   *step.result = step.done;
@@ -356,8 +358,8 @@ Status ShadowRunner::end() {
 
 void ShadowRunner::run_begun(Begun& step) {
   if (std::exchange(step.ran, true)) return;
-  const bool after_failure = &step != &begun_.front() && (!begun_.front().status.ok() ||
-                                                          !begun_.front().done.failed.empty());
+  const bool after_failure = &step != &begun_.front() &&
+                             (!begun_.front().status.ok() || !begun_.front().done.failed.empty());
   if (step.dropped || after_failure) {
     scribble(*step.plan);
     if (step.plan->step % 2 == 0) step.status = Status::internal("built on a step that failed");

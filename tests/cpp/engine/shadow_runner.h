@@ -57,11 +57,13 @@ class ShadowRunner : public ModelRunner {
   /// What was wrong with the plans so far; tests expect none.
   const std::vector<std::string>& complaints() const { return complaints_; }
   int64_t steps = 0;
+  int64_t steps_dropped = 0;  // ended behind a step that failed
   int64_t items_encoded = 0;
   int64_t prefill_tokens = 0;
   int64_t encoder_rows_held() const;
-  StepPlan last_plan;        // of the step that ended last
-  bool overlapping = false;  // takes a step while another one runs
+  size_t num_begun() const { return begun_.size(); }
+  StepPlan last_plan;  // of the step that ended last
+  bool overlapping;    // takes a step while another one runs; as the schedule asks
 
  private:
   struct Begun {
