@@ -340,6 +340,8 @@ class SchedulerConfig:
         its whole life before it runs again. 0 never takes anything away.
     max_queued_requests, max_queued_tokens
         Waiting requests, and their tokens, before new ones are refused; 0 for no limit.
+    async_scheduling
+        Launch the next step while one runs.
     step_watchdog
         Seconds after which a step counts as slow in the metrics; 0 watches none.
     max_prefill_chunk
@@ -353,6 +355,7 @@ class SchedulerConfig:
     max_preemptions: int = 4
     max_queued_requests: int = 0
     max_queued_tokens: int = 0
+    async_scheduling: bool = False
     step_watchdog: float = 0.0
     max_prefill_chunk: int = 0
 
@@ -364,6 +367,10 @@ class SchedulerConfig:
         one_of("policy", self.policy, ("fcfs", "priority", "longest_prefix"))
         int_at_least("max_preemptions", self.max_preemptions, 0)
         int_at_least("max_queued_tokens", self.max_queued_tokens, 0)
+        require(
+            isinstance(self.async_scheduling, bool),
+            f"async_scheduling must be a bool, got {self.async_scheduling!r}.",
+        )
         seconds = as_finite("step_watchdog", self.step_watchdog)
         require(seconds >= 0, f"step_watchdog must be at least 0 seconds, got {seconds}.")
 

@@ -87,6 +87,9 @@ class EngineArgs:
         Most alternatives a position that a request may ask for.
     max_queued_requests, max_queued_tokens
         Waiting requests, and their tokens, before new ones are refused; 0 for no limit.
+    async_scheduling
+        Launch the next step while one runs, so that a GPU need not wait for the host. The tokens
+        are the same. On a CPU it gains nothing.
     step_watchdog
         Seconds after which a step counts as slow in the metrics; 0 watches none.
     encoder_budget, encoder_cache_rows
@@ -133,6 +136,7 @@ class EngineArgs:
     max_logprobs: int = 20
     max_queued_requests: int = 0
     max_queued_tokens: int = 0
+    async_scheduling: bool = False
     step_watchdog: float = 0.0
     encoder_budget: int | None = None
     encoder_cache_rows: int | None = None
@@ -212,6 +216,7 @@ class EngineArgs:
             max_preemptions=self.max_preemptions,
             max_queued_requests=self.max_queued_requests,
             max_queued_tokens=self.max_queued_tokens,
+            async_scheduling=self.async_scheduling,
             step_watchdog=self.step_watchdog,
             max_prefill_chunk=self.max_prefill_chunk,
         )

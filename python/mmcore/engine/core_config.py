@@ -47,6 +47,7 @@ class CoreConfig:
     max_preemptions: int = 4
     max_queued_requests: int = 0
     max_queued_tokens: int = 0
+    async_schedule: bool = False
     step_watchdog_us: int = 0
     share_within_step: bool = True
     multimodal: bool = False

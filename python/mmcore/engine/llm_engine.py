@@ -87,6 +87,7 @@ class LLMEngine:
             max_preemptions=scheduler.max_preemptions,
             max_queued_requests=scheduler.max_queued_requests,
             max_queued_tokens=scheduler.max_queued_tokens,
+            async_schedule=scheduler.async_scheduling,
             step_watchdog_us=round(scheduler.step_watchdog * 1e6),
             multimodal=model_config.is_multimodal_model,
             split_media_items=executor.split_media_items,
@@ -103,6 +104,7 @@ class LLMEngine:
         self._outputs = OutputProcessor()
         self._requests: dict[str, RequestState] = {}
         self._pending: list[RequestOutput] = []
+        self._step_in_flight = False
         self._dead: EngineDeadError | None = None
         self._counter = itertools.count()
 
@@ -282,6 +284,8 @@ class LLMEngine:
         for output in processed.outputs:
             if output.finished:
                 self._requests.pop(output.request_id, None)
+        # With async_scheduling a step may be left of requests that have all ended.
+        self._step_in_flight = self._core.has_unfinished()
         return outputs + processed.outputs
 
     def _check_alive(self) -> None:
@@ -292,7 +296,7 @@ class LLMEngine:
 
     def has_unfinished_requests(self) -> bool:
         """Tell whether there is anything to step for."""
-        return bool(self._requests or self._pending)
+        return bool(self._requests or self._pending) or self._step_in_flight
 
     def get_num_unfinished_requests(self) -> int:
         """Count the requests that are queued or running."""

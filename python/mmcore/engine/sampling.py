@@ -71,6 +71,7 @@ def to_core_params(params: SamplingParams, seed: int, *, needs_logprob: bool) ->
     if params.prompt_logprobs is not None:
         core.num_prompt_logprobs = params.prompt_logprobs
     core.ignore_eos = params.ignore_eos
+    core.reads_history = bool(params.logits_processors)
     if params.stop_token_ids:
         core.stop_token_ids = params.stop_token_ids
     if params.logit_bias:

@@ -125,8 +125,14 @@ class DecodeGraphs:
             taken / 2**20,
         )
 
-    def run(self, plan: _C.StepPlan) -> DecodeStep | None:
-        """Run a step, or give None if it is none for a graph: then nothing has happened."""
+    def run(self, plan: _C.StepPlan, before: torch.Tensor | None = None) -> DecodeStep | None:
+        """Run a step, or give None if it is none for a graph: then nothing has happened.
+
+        Parameters
+        ----------
+        before
+            What the step before it samples, if the plan has unknown tokens.
+        """
         rows = plan.num_tokens
         if not self._usable or rows != plan.num_sequences or len(plan.embeddings):
             return None
@@ -140,7 +146,7 @@ class DecodeGraphs:
                 captured = self._capture(size)
             if captured is None:
                 return None
-        tables = self._staged.read_decode(plan, size)
+        tables = self._staged.read_decode(plan, size, before)
         width = min(tables.shape[1], self._tables.shape[1])
         self._tables[:rows, :width].copy_(tables[:, :width])
         captured.graph.replay()

@@ -198,6 +198,7 @@ def build_executor(
     runner = ModelRunner(model, kv_caches, mapper, device)
     if memory.num_host_blocks:
         runner.host_blocks = _host_blocks(spec, kv_caches, memory)
+    runner.max_token_id = model_config.get_vocab_size() - 1
     if device.type == "cuda":
         _prepare_cuda(
             runner, model_config, cache_config, scheduler_config, graph_sizes, encoder_plan

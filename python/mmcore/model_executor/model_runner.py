@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import inspect
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +20,7 @@ import torch
 
 from mmcore import _C
 from mmcore.errors import InternalError, MmcoreError
+from mmcore.model_executor.decode_graphs import DecodeStep
 from mmcore.model_executor.encoder_runner import EncodeJob, EncoderRunner, Failure
 from mmcore.model_executor.forward_signature import required_media_arguments
 from mmcore.model_executor.kv_cache import copy_kv_blocks
@@ -25,6 +28,7 @@ from mmcore.model_executor.media_ahead import MediaAhead
 from mmcore.model_executor.media_mapper import MediaItemLike, MediaMapper
 from mmcore.model_executor.models.interfaces import supports_encoder_split
 from mmcore.model_executor.sampling_metadata import SamplingMetadata
+from mmcore.model_executor.step_in_flight import DeviceSampler, StepInFlight
 from mmcore.model_executor.step_inputs import HostInputs, PlanReader, StepInputs
 from mmcore.multimodal import MultiModalInputs
 
@@ -78,6 +82,8 @@ class ModelRunner:
         Keeps evicted blocks of the KV cache; None to keep none.
     ahead
         Prepares media while the device works; None where the device is the host.
+    max_token_id
+        Largest token that the model can embed; None if it can embed what it samples.
     """
 
     def __init__(
@@ -104,6 +110,8 @@ class ModelRunner:
         self._unscheduled: set[int] = set()
         self._first_scheduled: dict[int, float] = {}
         self._with_processors: set[int] = set()
+        self._in_flight: deque[StepInFlight] = deque()
+        self.max_token_id: int | None = None
 
     def add_request(self, request_id: int, request: RunnerRequest) -> None:
         """Keep what a submitted request needs."""
@@ -151,12 +159,84 @@ class ModelRunner:
         if self._unscheduled:
             self._note_scheduled(plan)
         with self._on_device():
-            return self._execute(plan)
+            run = self._forward(plan)
+            if isinstance(run, list):
+                return run
+            self._prompt_logprobs(plan, run.hidden)
+            return self._sample(plan, run)
+
+    # Steps that overlap.
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether a step may be launched while another one runs; the core asks."""
+        return True
+
+    @torch.inference_mode()
+    def begin(self, plan: _C.StepPlan) -> list[Failure] | None:
+        """Launch one step, perhaps behind one that runs; the core calls this.
+
+        Returns
+        -------
+        list or None
+            Requests that cannot go on. The step was then not launched.
+        """
+        if self._unscheduled:
+            self._note_scheduled(plan)
+        with self._on_device():
+            before: torch.Tensor | None = None
+            if len(plan.token_sources):
+                before = self._in_flight[-1].tokens(self.max_token_id)
+            run = self._forward(plan, before)
+            if isinstance(run, list):
+                return run
+            self._prompt_logprobs(plan, run.hidden)
+            self._in_flight.append(self._launch_sampling(plan, run))
+        return None
+
+    @torch.inference_mode()
+    def end(self, plan: _C.StepPlan) -> list[Failure] | None:
+        """Wait for the oldest step that was begun; the core calls this."""
+        with self._on_device():
+            return self._in_flight.popleft().end(self.ahead)
+
+    def _launch_sampling(self, plan: _C.StepPlan, run: DecodeStep) -> StepInFlight:
+        parameters = plan.plain_sampling() if len(run.sample_rows) else None
+        if parameters is None or self._processes(plan):
+            if not len(run.sample_rows):
+                return StepInFlight(plan, self.device)
+            metadata = SamplingMetadata(plan, run.sample_rows)
+            logits = self.model.compute_logits(run.hidden, metadata)
+            later = partial(self._sample_logits, plan, metadata, logits)
+            return StepInFlight(plan, self.device, sample=later)
+        metadata = SamplingMetadata(plan, run.sample_rows)
+        metadata.device_sampler = DeviceSampler(parameters)
+        logits = self.model.compute_logits(run.hidden, metadata)
+        output = self.model.sample(logits, metadata)
+        if not metadata.sampled:
+            plan.set_tokens([int(token.token_id) for token in output])
+        return StepInFlight(plan, self.device, tokens=metadata.device_sampler.tokens)
+
+    def _processes(self, plan: _C.StepPlan) -> bool:
+        return bool(self._with_processors) and not self._with_processors.isdisjoint(
+            plan.sequences["request"].tolist()
+        )
+
+    # One step.
 
     def _on_device(self) -> AbstractContextManager[object]:
         return nullcontext() if self.device.type == "cpu" else torch.cuda.device(self.device)
 
-    def _execute(self, plan: _C.StepPlan) -> list[Failure] | None:
+    def _forward(
+        self, plan: _C.StepPlan, before: torch.Tensor | None = None
+    ) -> DecodeStep | list[Failure]:
+        """Compute the hidden states of a step's rows.
+
+        Parameters
+        ----------
+        before
+            What the step before it samples, if the plan has unknown tokens.
+        """
         if self.host_blocks is not None:
             saves, loads = plan.host_saves, plan.host_loads
             if len(saves):
@@ -171,12 +251,11 @@ class ModelRunner:
             if failures:
                 return failures
         if self.graphs is not None:
-            step = self.graphs.run(plan)
+            step = self.graphs.run(plan, before)
             if step is not None:
-                self._prompt_logprobs(plan, step.hidden)
-                return self._sample(plan, step.hidden, step.sample_rows)
+                return step
         arguments: dict[str, Any] = dict(self._media_defaults)
-        step_inputs = self.inputs.read(plan)
+        step_inputs = self.inputs.read(plan, before)
         if self.encoder is not None:
             if step_inputs.media_rows is not None:
                 arguments["inputs_embeds"] = self._merge(plan, step_inputs)
@@ -191,8 +270,7 @@ class ModelRunner:
             step_inputs.attention,
             **arguments,
         )
-        self._prompt_logprobs(plan, hidden)
-        return self._sample(plan, hidden, step_inputs.sample_rows)
+        return DecodeStep(hidden, step_inputs.sample_rows)
 
     def _to_device(self, array: np.ndarray[Any, Any]) -> torch.Tensor:
         tensor = torch.from_numpy(array)
@@ -278,15 +356,18 @@ class ModelRunner:
             logits = self.model.compute_logits(hidden, SamplingMetadata(None, chunk))
             _C.prompt_logprobs(plan, logits, first)
 
-    def _sample(
-        self, plan: _C.StepPlan, hidden: torch.Tensor, rows: torch.Tensor
-    ) -> list[Failure] | None:
-        if not len(rows):
+    def _sample(self, plan: _C.StepPlan, run: DecodeStep) -> list[Failure] | None:
+        if not len(run.sample_rows):
             return None
-        metadata = SamplingMetadata(plan, rows)
-        logits = self.model.compute_logits(hidden, metadata)
+        metadata = SamplingMetadata(plan, run.sample_rows)
+        logits = self.model.compute_logits(run.hidden, metadata)
         if self.ahead is not None and len(self.ahead):
             self._prepare_media()
+        return self._sample_logits(plan, metadata, logits)
+
+    def _sample_logits(
+        self, plan: _C.StepPlan, metadata: SamplingMetadata, logits: torch.Tensor
+    ) -> list[Failure] | None:
         if self._with_processors:
             failures = self._process_logits(plan, logits)
             if failures:

@@ -12,6 +12,8 @@ from mmcore.sequence import SampledToken, SamplerOutput
 if TYPE_CHECKING:
     import torch
 
+    from mmcore.model_executor.step_in_flight import DeviceSampler
+
 __all__ = ["SamplingMetadata"]
 
 
@@ -29,9 +31,11 @@ class SamplingMetadata:
     ----------
     rows
         The plan, whose sampling rows the core reads directly.
+    device_sampler
+        Samples instead of the core, and does not wait; for steps that overlap.
     """
 
-    __slots__ = ("rows", "sampled", "selected_token_indices")
+    __slots__ = ("device_sampler", "rows", "sampled", "selected_token_indices")
 
     def __init__(
         self, plan: _C.StepPlan | None, selected_token_indices: torch.Tensor | None
@@ -39,6 +43,7 @@ class SamplingMetadata:
         self.rows = plan
         self.selected_token_indices = selected_token_indices
         self.sampled = False
+        self.device_sampler: DeviceSampler | None = None
 
     def sample(self, logits: torch.Tensor) -> SamplerOutput:
         """Sample one token a row by the parameters of the row's request.
@@ -47,29 +52,38 @@ class SamplingMetadata:
         """
         if self.rows is None:
             raise InternalError("There is nothing to sample in this step.")
-        if logits.shape[0]:
+        if self.device_sampler is not None:
+            self.device_sampler.sample(logits)
+        elif logits.shape[0]:
             _C.sample(self.rows, logits)
         self.sampled = True
-        return SamplerOutput(_StepTokens(self.rows))
+        return SamplerOutput(_StepTokens(self.rows, self.device_sampler))
 
 
 class _StepTokens(Sequence[SampledToken]):
     """The tokens of a step, read from the plan only if somebody looks."""
 
-    __slots__ = ("_plan",)
+    __slots__ = ("_plan", "_sampler")
 
-    def __init__(self, plan: _C.StepPlan) -> None:
+    def __init__(self, plan: _C.StepPlan, sampler: DeviceSampler | None) -> None:
         self._plan = plan
+        self._sampler = sampler
+
+    def _ids(self) -> list[int]:
+        sampler = self._sampler
+        if sampler is None or sampler.tokens is None:
+            return self._plan.sampled_tokens
+        return sampler.tokens.tolist()  # waits
 
     def __len__(self) -> int:
-        return len(self._plan.sampled_tokens)
+        return self._plan.num_samples
 
     @overload
     def __getitem__(self, index: int) -> SampledToken: ...
     @overload
     def __getitem__(self, index: slice) -> Sequence[SampledToken]: ...
     def __getitem__(self, index: Any) -> SampledToken | Sequence[SampledToken]:
-        tokens = self._plan.sampled_tokens[index]
+        tokens = self._ids()[index]
         if isinstance(tokens, list):
             return [SampledToken(token) for token in tokens]
         return SampledToken(tokens)

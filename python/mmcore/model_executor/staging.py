@@ -3,9 +3,9 @@
 They arrive in a buffer that stays where it is, so that CUDA graphs may read from it.
 
     token ids | positions | slots | sample rows | query start | lengths | attention plans | media
-    | block tables
+    | sources of unknown tokens | block tables
 
-For a given number of rows and sequences all but the last two have fixed places.
+For a given number of rows and sequences all but the last three have fixed places.
 """
 
 from __future__ import annotations
@@ -17,7 +17,13 @@ import numpy as np
 import torch
 
 from mmcore.attention import AttentionMetadata
-from mmcore.model_executor.step_inputs import StepInputs, attention_metadata, media_mask
+from mmcore.model_executor.step_inputs import (
+    StepInputs,
+    all_of,
+    attention_metadata,
+    fill_unknown,
+    media_mask,
+)
 
 if TYPE_CHECKING:
     from mmcore import _C
@@ -58,14 +64,14 @@ class StagedInputs:
     ) -> None:
         rows = max(max_tokens, max_seqs)
         cells = max_seqs * padded_width(max_blocks)
-        largest = _Places(rows, max_seqs, rows, planner.sizes(max_seqs, rows, 0), rows, cells)
+        largest = _Places(rows, max_seqs, rows, planner.sizes(max_seqs, rows, 0), rows, rows, cells)
         self.device = device
         self._planner = planner
         self._target = _Buffer(torch.empty(largest.num_bytes, dtype=torch.uint8, device=device))
         self._buffers = [_HostBuffer(largest.num_bytes, device) for _ in range(_BUFFERS)]
         self._turn = 0
 
-    def read(self, plan: _C.StepPlan) -> StepInputs:
+    def read(self, plan: _C.StepPlan, before: torch.Tensor | None = None) -> StepInputs:
         """Copy a plan to the device, without waiting; valid until the next plan is read."""
         mask = media_mask(plan)
         tables = plan.block_tables
@@ -76,6 +82,7 @@ class StagedInputs:
             plan.num_samples,
             self._planner.sizes(sequences, tokens, longest),
             0 if mask is None else tokens,
+            0 if before is None else tokens,
             tables.size,
         )
         buffer = self._next_buffer()
@@ -84,6 +91,8 @@ class StagedInputs:
             buffer.array(places.media)[:] = mask
         buffer.send(self._target, places.num_bytes)
         at = self._target.tensor
+        if before is not None:
+            self._fill_unknown(plan, places, before)
         return StepInputs(
             token_ids=at(places.token_ids),
             positions=at(places.positions),
@@ -126,7 +135,9 @@ class StagedInputs:
             sample_rows=at(places.samples),
         )
 
-    def read_decode(self, plan: _C.StepPlan, rows: int) -> torch.Tensor:
+    def read_decode(
+        self, plan: _C.StepPlan, rows: int, before: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Copy a plan with one row a sequence into the places for `rows` rows, without waiting.
 
         Rows beyond the plan's belong to no sequence and are written to no slot.
@@ -137,11 +148,13 @@ class StagedInputs:
             The block tables [sequences, W] on the device.
         """
         n, tables = plan.num_sequences, plan.block_tables
-        places = self._decode_places(rows, tables.size)
+        places = self._decode_places(rows, tables.size, 0 if before is None else n)
         buffer = self._next_buffer()
         self._fill(buffer, places, plan, (rows, rows, 1))
         self._pad(buffer, places, n, plan.num_samples)
         buffer.send(self._target, places.num_bytes)
+        if before is not None:
+            self._fill_unknown(plan, places, before)
         return self._target.tensor(places.tables).view(tables.shape)
 
     def clear_decode(self, rows: int) -> None:
@@ -154,8 +167,13 @@ class StagedInputs:
         self._pad(buffer, places, 0, 0)
         buffer.send(self._target, places.num_bytes)
 
-    def _decode_places(self, rows: int, cells: int) -> _Places:
-        return _Places(rows, rows, rows, self._planner.sizes(rows, rows, 1), 0, cells)
+    def _decode_places(self, rows: int, cells: int, sources: int = 0) -> _Places:
+        return _Places(rows, rows, rows, self._planner.sizes(rows, rows, 1), 0, sources, cells)
+
+    def _fill_unknown(self, plan: _C.StepPlan, places: _Places, before: torch.Tensor) -> None:
+        at = self._target.tensor
+        token_ids = at(places.token_ids)[: plan.num_tokens]
+        fill_unknown(token_ids, at(places.sources), before, all_of(plan.token_sources))
 
     def _fill(
         self,
@@ -175,6 +193,8 @@ class StagedInputs:
             (places.tables, plan.block_tables.reshape(-1)),
         ):
             buffer.array(region)[: len(array)] = array
+        if places.sources.end > places.sources.start:
+            buffer.array(places.sources)[:] = plan.token_sources
         self._planner.write(list(map(buffer.tensor, places.plans)), starts, lengths, shape)
 
     @staticmethod
@@ -212,6 +232,8 @@ class _Places:
         Sizes of the plans.
     media
         Entries of the mask of media.
+    sources
+        Rows whose tokens may be unknown.
     cells
         Entries of the block tables.
     """
@@ -223,6 +245,7 @@ class _Places:
         samples: int,
         plan_words: Sequence[int],
         media: int,
+        sources: int,
         cells: int,
     ) -> None:
         self.num_bytes = 0
@@ -234,6 +257,7 @@ class _Places:
         self.lengths = self._next(sequences, torch.int32)
         self.plans = [self._next(words, torch.int32) for words in plan_words]
         self.media = self._next(media, torch.bool)
+        self.sources = self._next(sources, torch.int64)
         self.tables = self._next(cells, torch.int32)
 
     def _next(self, count: int, dtype: torch.dtype) -> _Region:

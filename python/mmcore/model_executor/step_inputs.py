@@ -13,7 +13,15 @@ from mmcore.attention import AttentionMetadata
 if TYPE_CHECKING:
     from mmcore import _C
 
-__all__ = ["HostInputs", "PlanReader", "StepInputs", "attention_metadata", "media_mask"]
+__all__ = [
+    "HostInputs",
+    "PlanReader",
+    "StepInputs",
+    "all_of",
+    "attention_metadata",
+    "fill_unknown",
+    "media_mask",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -44,19 +52,29 @@ class StepInputs:
 class PlanReader(Protocol):
     """Turns plans into tensors."""
 
-    def read(self, plan: _C.StepPlan) -> StepInputs:
-        """Give a plan's tensors; they are valid while the step runs."""
+    def read(self, plan: _C.StepPlan, before: torch.Tensor | None = None) -> StepInputs:
+        """Give a plan's tensors; they are valid while the step runs.
+
+        Parameters
+        ----------
+        before
+            int64: what the step before it samples, if the plan has unknown tokens.
+        """
         ...
 
 
 class HostInputs:
     """Views of the core's memory, for a model on the CPU."""
 
-    def read(self, plan: _C.StepPlan) -> StepInputs:
+    def read(self, plan: _C.StepPlan, before: torch.Tensor | None = None) -> StepInputs:
         """Give a plan's tensors, most of them without a copy."""
         mask = media_mask(plan)
+        token_ids = torch.from_numpy(plan.token_ids).long()
+        if before is not None:
+            sources = plan.token_sources
+            fill_unknown(token_ids, torch.from_numpy(sources).long(), before, all_of(sources))
         return StepInputs(
-            token_ids=torch.from_numpy(plan.token_ids).long(),
+            token_ids=token_ids,
             positions=torch.from_numpy(plan.positions),
             attention=attention_metadata(
                 plan,
@@ -68,6 +86,30 @@ class HostInputs:
             sample_rows=torch.from_numpy(plan.sample_rows).long(),
             media_rows=None if mask is None else torch.from_numpy(mask),
         )
+
+
+def all_of(sources: Array) -> bool:
+    """Tell whether no token of a plan is known."""
+    return bool((sources >= 0).all())
+
+
+def fill_unknown(
+    token_ids: torch.Tensor, sources: torch.Tensor, before: torch.Tensor, all_unknown: bool
+) -> None:
+    """Put the tokens that the step before samples where they are unknown, without waiting.
+
+    Parameters
+    ----------
+    token_ids
+        int64 [T], changed in place.
+    sources
+        int64 [T]: for each row an index into `before`, or -1 where the token is known.
+    """
+    if all_unknown:
+        torch.index_select(before, 0, sources, out=token_ids)
+    else:
+        found = before.index_select(0, sources.clamp(min=0))
+        token_ids.copy_(torch.where(sources < 0, token_ids, found))
 
 
 def attention_metadata(plan: _C.StepPlan, **tensors: Any) -> AttentionMetadata:
