@@ -111,6 +111,10 @@ class SamplingParams:
     @presence_penalty.setter
     def presence_penalty(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
     @property
+    def reads_history(self) -> bool: ...
+    @reads_history.setter
+    def reads_history(self, arg0: bool) -> None: ...
+    @property
     def repetition_penalty(self) -> float: ...
     @repetition_penalty.setter
     def repetition_penalty(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
@@ -200,13 +204,17 @@ class StepPlan:
     All that one forward pass needs; valid while the step runs.
 
     Arrays are numpy views of the engine's memory, not copies: T rows (tokens), N sequences, S sampled
-    rows. They are valid until the runner's execute() returns. Copy what must live longer.
+    rows. They are valid until the runner's execute() or end() returns. Copy what must live longer.
     """
     def history(
         self, row: typing.SupportsInt | typing.SupportsIndex
     ) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.int32]]:
         """
         Give the prompt's and the generated token ids of a sampled row.
+        """
+    def plain_sampling(self) -> typing.Any:
+        """
+        Give the parameters of sample_tensors as int32 [8 S]: seeds and counters (64 bits each), temperatures, top_p, min_p (float32), top_k; None if a row needs more than those.
         """
     def set_tokens(
         self, tokens: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]
@@ -262,6 +270,11 @@ class StepPlan:
     def step(self) -> int: ...
     @property
     def token_ids(self) -> numpy.typing.NDArray[numpy.int32]: ...
+    @property
+    def token_sources(self) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        Empty, or for each row the sample of the step before it whose token it is, -1 where the token is known.
+        """
 
 class SchedulingPolicy(enum.IntEnum):
     """
@@ -284,6 +297,10 @@ class EngineConfig:
     share_within_step: bool
     split_media_items: bool
     def __init__(self) -> None: ...
+    @property
+    def async_schedule(self) -> bool: ...
+    @async_schedule.setter
+    def async_schedule(self, arg0: bool) -> None: ...
     @property
     def block_size(self) -> int: ...
     @block_size.setter
@@ -439,9 +456,13 @@ class EngineMetrics:
     @property
     def requests_timed_out(self) -> int: ...
     @property
+    def rows_surplus(self) -> int: ...
+    @property
     def slowest_step_us(self) -> int: ...
     @property
     def steps(self) -> int: ...
+    @property
+    def steps_ahead(self) -> int: ...
     @property
     def steps_failed(self) -> int: ...
     @property
@@ -504,7 +525,9 @@ class Engine:
     Queue, scheduler, block pool, prefix index, encoder cache.
 
     `runner` has execute(plan), which returns None or (request id, exception) pairs of requests that
-    cannot go on, and release(request_id); and num_host_blocks, if it keeps evicted blocks. One thread at a time may use an engine.
+    cannot go on, and release(request_id); and num_host_blocks, if it keeps evicted blocks. A runner
+    whose `overlaps` is true has begin(plan), which launches a step, and end(plan), which waits for it,
+    too. One thread at a time may use an engine.
     """
     def __init__(self, config: EngineConfig, runner: typing.Any) -> None: ...
     def abort(self, request_id: typing.SupportsInt | typing.SupportsIndex) -> None: ...

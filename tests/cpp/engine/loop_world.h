@@ -4,7 +4,6 @@
 
 #include <atomic>
 #include <condition_variable>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -81,24 +80,22 @@ class CountingRunner : public ModelRunner {
 class OverlappingRunner : public CountingRunner {
  public:
   bool overlaps() const override { return true; }
-  Status begin(StepPlan& plan) override {
+  Status begin(StepPlan& plan, StepResult& result) override {
     fill_unknown_tokens(plan, newest_);
-    StepResult result;
     MMCORE_RETURN_IF_ERROR(execute(plan, result));
     newest_ = result;
-    begun_.push_back(std::move(result));
+    num_begun_ += result.failed.empty();
     return {};
   }
-  Status end(StepResult& result) override {
-    result = std::move(begun_.front());
-    begun_.pop_front();
+  Status end() override {
+    --num_begun_;
     return {};
   }
-  size_t num_begun() const { return begun_.size(); }  // of the loop's thread
+  size_t num_begun() const { return num_begun_; }  // of the loop's thread
 
  private:
   StepResult newest_;
-  std::deque<StepResult> begun_;
+  size_t num_begun_ = 0;
 };
 
 /// What CountingRunner gives for a prompt that ends with `last`.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_fixtures import assert_idle, with_picture
+from tiny_fixtures import assert_idle, make_llm, with_picture
 
 from mmcore import LLM, SamplingParams
 from mmcore.model_executor.attention_plans import AttentionPlanner
@@ -30,17 +31,17 @@ class PaddedDecodes:
         self.padded_rows = 0
         self.steps = 0
 
-    def read(self, plan: Any) -> StepInputs:
+    def read(self, plan: Any, before: torch.Tensor | None = None) -> StepInputs:
         self.steps += 1
         rows = plan.num_tokens
         if rows != plan.num_sequences or len(plan.embeddings):
-            return self.staged.read(plan)
+            return self.staged.read(plan, before)
         size = next(size for size in self.sizes if size >= rows)
         self.padded_rows += size - rows
         for buffer in self.staged._buffers:
             buffer.storage.fill_(77)  # what is not written must not be used
         inputs = self.staged.decode_inputs(size, self.tables)
-        tables = self.staged.read_decode(plan, size)
+        tables = self.staged.read_decode(plan, size, before)
         width = min(tables.shape[1], self.tables.shape[1])
         self.tables[:rows, :width] = tables[:, :width]
         return replace(inputs, sample_rows=inputs.sample_rows[: plan.num_samples])
@@ -85,11 +86,24 @@ def test_rows_left_over_change_nothing(llava: LLM, staged: StagedInputs) -> None
     assert llava.llm_engine.metrics()["steps"] - before == reader.steps
 
 
+def test_unknown_tokens_are_filled_in_where_the_graphs_read_them(
+    llava: LLM, llava_folder: Path, staged: StagedInputs
+) -> None:
+    expected = generate(llava)
+    overlapping = make_llm(llava_folder, limit_mm_per_prompt={"image": 2}, async_scheduling=True)
+    for reader in (staged, PaddedDecodes(staged, batch_sizes(256))):
+        overlapping.llm_engine.model_runner.inputs = reader
+        before = overlapping.llm_engine.metrics()["steps_ahead"]
+        assert generate(overlapping) == expected
+        assert overlapping.llm_engine.metrics()["steps_ahead"] > before
+    assert overlapping.llm_engine.metrics()["steps_failed"] == 0
+
+
 def test_a_plan_comes_with_the_arrays(llava: LLM, staged: StagedInputs) -> None:
     seen: list[StepInputs] = []
 
     class Reader:
-        def read(self, plan: Any) -> StepInputs:
+        def read(self, plan: Any, before: torch.Tensor | None = None) -> StepInputs:
             inputs = staged.read(plan)
             seen.append(inputs)
             assert inputs.attention.plans is not None
