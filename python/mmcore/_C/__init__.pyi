@@ -63,6 +63,7 @@ class SamplingParams:
     """
 
     ignore_eos: bool
+    reads_history: bool
     def __init__(self) -> None: ...
     @property
     def allowed_token_ids(self) -> list[int]: ...
@@ -110,10 +111,6 @@ class SamplingParams:
     def presence_penalty(self) -> float: ...
     @presence_penalty.setter
     def presence_penalty(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
-    @property
-    def reads_history(self) -> bool: ...
-    @reads_history.setter
-    def reads_history(self, arg0: bool) -> None: ...
     @property
     def repetition_penalty(self) -> float: ...
     @repetition_penalty.setter
@@ -290,6 +287,7 @@ class EngineConfig:
     Limits and policies of an engine.
     """
 
+    async_schedule: bool
     enable_chunked_prefill: bool
     enable_prefix_caching: bool
     multimodal: bool
@@ -297,10 +295,6 @@ class EngineConfig:
     share_within_step: bool
     split_media_items: bool
     def __init__(self) -> None: ...
-    @property
-    def async_schedule(self) -> bool: ...
-    @async_schedule.setter
-    def async_schedule(self, arg0: bool) -> None: ...
     @property
     def block_size(self) -> int: ...
     @block_size.setter
