@@ -99,9 +99,15 @@ Status NativeRunner::Impl::size_caches() {
   info.kv_bytes_per_block = bytes;
   info.num_blocks = static_cast<int32_t>(blocks);
   const int64_t held = (blocks - 1) * size;
-  const int64_t wanted =
-      options.max_model_len != 0 ? options.max_model_len : config.text.max_position;
-  engine.max_model_len = static_cast<int32_t>(std::min(held, wanted));
+  if (options.max_model_len > held)
+    return Status::unservable("max_model_len is " + std::to_string(options.max_model_len) +
+                              ", but a KV cache of " + std::to_string(options.kv_cache_bytes) +
+                              " bytes holds " + std::to_string(held) +
+                              " tokens; raise kv_cache_bytes");
+  engine.max_model_len =
+      options.max_model_len != 0
+          ? options.max_model_len
+          : static_cast<int32_t>(std::min<int64_t>(held, config.text.max_position));
   decoder->make_caches(blocks, size, engine.max_model_len);
   return {};
 }

@@ -66,6 +66,9 @@ TEST(Load, refuses_options_that_make_no_sense) {
   EXPECT_NE(message({.dtype = {}, .kv_cache_bytes = 100}).find("at least two blocks"),
             std::string::npos);
   EXPECT_NE(message({.dtype = {}, .max_model_len = 2049}).find("2049"), std::string::npos);
+  EXPECT_NE(
+      message({.dtype = {}, .kv_cache_bytes = 10 * 16384, .max_model_len = 161}).find("holds 160"),
+      std::string::npos);
 }
 
 TEST(Load, refuses_models_that_it_cannot_run) {
