@@ -17,7 +17,7 @@ namespace {
 /// A Python object that rides on an item.
 class PyPayload final : public MediaPayload {
  public:
-  explicit PyPayload(py::object object) : object(std::move(object)) {}
+  explicit PyPayload(py::object held) : object(std::move(held)) {}
   ~PyPayload() override {
     py::gil_scoped_acquire locked;
     object = py::object();
