@@ -180,6 +180,34 @@ TEST(KvCache, a_shared_tail_that_would_be_written_is_reported) {
   EXPECT_EQ(cache.violations(std::vector{parent.view(6), child.view(6)}).size(), 2u);
 }
 
+TEST(KvCache, content_that_a_step_in_flight_fills_is_not_taken_from_it) {
+  KvCache cache = make_cache(10);
+  Owner first(8);
+  Owner second(8);
+  KvStep older;
+  KvStep newer;
+  cache.grow(first.table, 2);
+  cache.launch(older);
+  cache.grow(second.table, 2);
+  cache.publish_ahead(second.table, second.chain, second.tokens, 8);
+  cache.launch(newer);
+  const std::vector<BlockId> own = first.blocks();
+  cache.recall(older);
+  cache.commit_step();
+  cache.publish(first.table, first.chain, first.tokens, 8);
+  EXPECT_EQ(first.blocks(), own) << "the newer step may still fail";
+  EXPECT_EQ(first.table.published(), 0);
+  // It does fail; what the older one has computed is published with the next commit.
+  cache.recall(newer);
+  cache.unpublish(second.table, 0);
+  cache.release(second.table);
+  cache.rollback_step(/*ran=*/true);
+  cache.publish(first.table, first.chain, first.tokens, 8);
+  EXPECT_EQ(first.table.published(), 2);
+  EXPECT_EQ(first.hits(cache), own);
+  expect_sound(cache, {first.view(8)});
+}
+
 TEST(KvCache, what_was_published_ahead_is_found_and_can_be_taken_back) {
   KvCache cache = make_cache(10);
   Owner owner(12);
