@@ -222,9 +222,12 @@ void ShadowRunner::check_sampling(const StepPlan& plan) {
     const SampleRow& row = plan.sampling.at(static_cast<size_t>(s.sample_row));
     const Request& request = requests_.at(s.request);
     const SamplingParams& own = request.sampling;
-    const auto parameters = [](const auto& of) {
-      return std::tuple(of.temperature, of.top_p, of.top_k, of.min_p, of.presence_penalty,
-                        of.frequency_penalty, of.repetition_penalty, of.num_logprobs);
+    // The core cuts a top_k to the logits that there are; 0: as many as the vocabulary.
+    const int32_t logits = config_.logits_size > 0 ? config_.logits_size : config_.vocab_size;
+    const auto parameters = [&](const auto& of) {
+      return std::tuple(of.temperature, of.top_p, std::min(of.top_k, logits), of.min_p,
+                        of.presence_penalty, of.frequency_penalty, of.repetition_penalty,
+                        of.num_logprobs);
     };
     const bool unread = config_.async_schedule && own.presence_penalty == 0 &&
                         own.repetition_penalty == 1 && row.prompt_tokens.empty() &&

@@ -33,12 +33,14 @@ class Cell:
     images: int = 1
     batch: int = 16
     offload: bool = False
+    overlap: bool = False  # steps are planned while the one before runs
 
     def __str__(self) -> str:
         preempt = "preempted" if self.preempt else "roomy"
         chunk = f"chunk{self.chunk}" if self.chunk else "whole"
         host = "-offload" if self.offload else ""
-        return f"{self.cache}-{preempt}-{chunk}-{self.images}images-batch{self.batch}{host}"
+        ahead = "-overlap" if self.overlap else ""
+        return f"{self.cache}-{preempt}-{chunk}-{self.images}images-batch{self.batch}{host}{ahead}"
 
 
 AXES: dict[str, tuple[Any, ...]] = {
@@ -48,6 +50,7 @@ AXES: dict[str, tuple[Any, ...]] = {
     "images": IMAGES,
     "batch": (16, 1),
     "offload": (False, True),
+    "overlap": (False, True),
 }
 assert tuple(AXES) == tuple(field.name for field in fields(Cell))
 
@@ -161,6 +164,7 @@ def run_cell(reference: MatrixReference, cell: Cell) -> None:
         assert last["steps"] >= longest / cell.chunk, "prompts were not chunked"
     if cell.images and cell.cache != "warm":
         assert last["items_encoded"] > 0
+    assert (last["steps_ahead"] > 0) == cell.overlap, f"{last['steps_ahead']} steps overlapped"
     assert last["blocks_used"] == last["encoder_entries_pinned"] == 0
     assert engine.check_invariants() == []
 
@@ -200,6 +204,7 @@ def _make_llm(reference: MatrixReference, cell: Cell, crowd: list[Expected]) -> 
         max_num_batched_tokens=8192,  # so that whole prompts are whole
         max_prefill_chunk=cell.chunk,
         enable_prefix_caching=cell.cache != "off",
+        async_scheduling=cell.overlap,
         **options,
     )
 
