@@ -60,7 +60,11 @@ int64_t Scheduler::shared_tokens(int64_t hit) const {
 }
 
 void Scheduler::publish_ahead(const ScheduledEntry& entry) {
-  resources_.publish_ahead(*entry.sequence, entry.sequence->computed + entry.num_tokens);
+  Sequence& sequence = *entry.sequence;
+  // What a fork has taken over, its sibling may still be filling in a step in flight: that is not
+  // this step's to register.
+  if (sequence.table.published() < resources_.kv().full_blocks(sequence.computed)) return;
+  resources_.publish_ahead(sequence, sequence.computed + entry.num_tokens);
 }
 
 }  // namespace mmcore

@@ -65,6 +65,16 @@ TEST_P(SimulationTest, output_in_a_crowd_is_output_alone) {
   EXPECT_EQ(total.steps_failed > 0, GetParam() != Faults::kNone);
 }
 
+// A fork took over a block that a step in flight was still filling, registered it for its own step,
+// and left it registered when the step in flight failed (kv.write).
+TEST(SimulationReplay, a_fork_registers_nothing_that_a_step_in_flight_fills) {
+  Simulation simulation(11529, {.num_requests = 500, .faults = Faults::kStorm});
+  simulation.run();
+  for (const std::string& problem : simulation.problems()) ADD_FAILURE() << problem;
+  EXPECT_GT(simulation.metrics().tokens_forked, 0u);
+  EXPECT_GT(simulation.metrics().steps_ahead, 0u);
+}
+
 std::string name_of(const ::testing::TestParamInfo<Faults>& test) {
   constexpr const char* kNames[] = {"none", "passing", "poison", "media", "storm"};
   return kNames[static_cast<int>(test.param)];
