@@ -24,7 +24,9 @@
  *            sets a field that the library does not know. Structs without struct_size, which are
  *            elements of arrays, never change. Codes and constants are never reused.
  *
- * Times      Microseconds. A timeout below 0 waits for ever, 0 does not wait. */
+ * Times      Microseconds. A timeout below 0 waits for ever, 0 does not wait.
+ *
+ * One file in spite of its length: binding generators of other languages read one header. */
 #ifndef MMCORE_C_API_H
 #define MMCORE_C_API_H
 
