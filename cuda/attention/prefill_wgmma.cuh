@@ -9,12 +9,14 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 
-#include "attention/prefill_hopper.cuh"
 #include "attention/prefill_maps.h"
 #include "attention/prefill_softmax.cuh"
 #include "attention/prefill_tile.cuh"
 #include "device/convert.cuh"
+#include "device/hopper.cuh"
+#include "device/hopper_products.cuh"
 #include "host/device.h"
 
 namespace mmcore::cuda {
@@ -26,8 +28,6 @@ inline constexpr int kMultiplyRegisters = 232;
 inline constexpr int kLoadRegisters = 40;
 inline constexpr int kPanelColumns = 64;  // a row of a panel is 128 bytes
 inline constexpr int kQueryPanel = kPrefillTileRows * 128;
-// Off until all tests have been seen to pass with it and it has been timed.
-inline constexpr bool kWeightsBeforeWait = false;
 
 /// Shared memory: queries, then keys, then values of each stage, all in panels of 64 columns; what
 /// is left of a head dim in the last panel is zeros.
@@ -37,10 +37,12 @@ struct Shape {
   static constexpr int kPanels = (D + kPanelColumns - 1) / kPanelColumns;
   static constexpr int kSteps = (D + 15) / 16;
   static constexpr int kStages = D > 64 ? 2 : 4;
+  static constexpr int kQueryStages = D > 128 ? 1 : 2;
   static constexpr int kKeyPanel = kKeys * 128;
   static constexpr int kQueryBytes = kPanels * kQueryPanel;
   static constexpr int kKeyBytes = kPanels * kKeyPanel;
-  static constexpr int kSharedBytes = kQueryBytes + 2 * kStages * kKeyBytes + 1024;  // to align
+  static constexpr int kSharedBytes =
+      kQueryStages * kQueryBytes + 2 * kStages * kKeyBytes + 1024;  // to align
 };
 
 /// What the loaders say of a tile besides its queries. sequence -1: there are no more.
@@ -51,29 +53,21 @@ struct TileNote {
 };
 
 /// Barriers at fixed places; "full" ones count loads, "free" ones warps that have read.
-template <int kStages>
+template <int kStages, int kQueryStages>
 struct Barriers {
-  uint64_t query_full, query_free;
+  uint64_t query_full[kQueryStages], query_free[kQueryStages];
   uint64_t keys_full[kStages], keys_free[kStages];
   uint64_t values_full[kStages], values_free[kStages];
 };
 
+using hopper::Ring;
+
 __device__ __forceinline__ uint32_t address(const void* shared) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  return hopper::shared_address(shared);
 }
 
-/// A position in a ring of stages: its barriers' current parity changes with each round.
-template <int kStages>
-struct Ring {
-  int stage = 0;
-  uint32_t parity = 0;
-  __device__ __forceinline__ void next() {
-    if (++stage == kStages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
-};
+template <int D>
+using BarriersOf = Barriers<Shape<D>::kStages, Shape<D>::kQueryStages>;
 
 /// The tiles of key rows that a tile of queries sees: [begin, end).
 template <int kKeys>
@@ -100,10 +94,10 @@ __device__ __forceinline__ void for_each_tile(const PrefillParams& a, F&& f) {
 }
 
 /// One warp: boxes of keys and values, the last keys first.
-template <int D, int kStages>
+template <int D>
 __device__ __forceinline__ void load_keys(const PrefillParams& a, const KeyMaps& maps,
                                           uint32_t keys_at, uint32_t values_at,
-                                          Barriers<kStages>& barriers) {
+                                          BarriersOf<D>& barriers) {
   using S = Shape<D>;
   const int lane = threadIdx.x & 31;
   const int panel = lane % S::kPanels, box = lane / S::kPanels;
@@ -111,7 +105,7 @@ __device__ __forceinline__ void load_keys(const PrefillParams& a, const KeyMaps&
   const uint32_t to =
       static_cast<uint32_t>(panel * S::kKeyPanel + box * box_rows * 128);  // within a stage
   const ops::AttentionProblem& p = a.p;
-  Ring<kStages> ring;
+  Ring<S::kStages> ring;
   for_each_tile(a, [&](const QueryTile& tile, int32_t head) {
     const int32_t kv_head = head / (p.heads / p.kv_heads);
     const KeySpan span = key_tiles<S::kKeys>(a, tile);
@@ -130,12 +124,12 @@ __device__ __forceinline__ void load_keys(const PrefillParams& a, const KeyMaps&
       }
       const auto load = [&](const CUtensorMap& map, uint32_t stages, uint64_t& free,
                             uint64_t& full) {
-        bulk::wait(address(&free), ring.parity ^ 1);
-        if (lane == 0) bulk::arrive_expecting(address(&full), bytes);
+        hopper::barrier_wait(address(&free), ring.parity ^ 1);
+        if (lane == 0) hopper::barrier_expect(address(&full), bytes);
         __syncwarp();
         if (box < boxes) {
-          bulk::copy_box(stages + static_cast<uint32_t>(ring.stage * S::kKeyBytes) + to, map,
-                         address(&full), panel * kPanelColumns, kv_head, row, block);
+          hopper::copy_box(stages + static_cast<uint32_t>(ring.stage * S::kKeyBytes) + to, map,
+                           address(&full), panel * kPanelColumns, kv_head, row, block);
         }
       };
       load(maps.k, keys_at, barriers.keys_free[ring.stage], barriers.keys_full[ring.stage]);
@@ -148,20 +142,21 @@ __device__ __forceinline__ void load_keys(const PrefillParams& a, const KeyMaps&
 /// Threads that load queries: three warps.
 inline constexpr int kQueryLoaders = 96;
 
-/// Three warps: the queries of a tile, in the layout of the bulk copies, and its note.
-template <int D, class T, int kStages>
-__device__ __forceinline__ void load_queries(const PrefillParams& a, uint32_t to, TileNote& note,
-                                             Barriers<kStages>& barriers) {
-  constexpr int kPieces = Shape<D>::kSteps * 2;
+/// Three warps: the queries of tile after tile, in the layout of the bulk copies, and their notes.
+template <int D, class T>
+__device__ __forceinline__ void load_queries(const PrefillParams& a, uint32_t queries_at,
+                                             TileNote* notes, BarriersOf<D>& barriers) {
+  using S = Shape<D>;
+  constexpr int kPieces = S::kSteps * 2;
   const int thread = static_cast<int>(threadIdx.x) % kGroup - 32;
   const ops::AttentionProblem& p = a.p;
-  uint32_t parity = 1;
+  Ring<S::kQueryStages> ring;
   for_each_tile(a, [&](const QueryTile& tile, int32_t head) {
     const int32_t first_row = p.query_start[tile.sequence] + tile.first, rows = tile.rows();
     const T* q = static_cast<const T*>(p.q) + first_row * p.q_row_stride + head * p.q_head_stride;
-    bulk::wait(address(&barriers.query_free), parity);
-    parity ^= 1;
-    if (thread == 0) note = {tile, head, first_row};
+    const uint32_t to = queries_at + static_cast<uint32_t>(ring.stage * S::kQueryBytes);
+    hopper::barrier_wait(address(&barriers.query_free[ring.stage]), ring.parity ^ 1);
+    if (thread == 0) notes[ring.stage] = {tile, head, first_row};
     for (int i = thread; i < kPrefillTileRows * kPieces; i += kQueryLoaders) {
       const int row = i / kPieces, piece = i % kPieces;
       const bool there = row < rows && piece < D / 8;
@@ -173,12 +168,13 @@ __device__ __forceinline__ void load_queries(const PrefillParams& a, uint32_t to
                    : "memory");
     }
     asm volatile("cp.async.wait_all;" ::: "memory");
-    bulk::fence_async();
-    bulk::arrive(address(&barriers.query_full));
+    hopper::fence_async();
+    hopper::barrier_arrive(address(&barriers.query_full[ring.stage]));
+    ring.next();
   });
-  bulk::wait(address(&barriers.query_free), parity);
-  if (thread == 0) note.tile.sequence = -1;
-  bulk::arrive(address(&barriers.query_full));
+  hopper::barrier_wait(address(&barriers.query_free[ring.stage]), ring.parity ^ 1);
+  if (thread == 0) notes[ring.stage].tile.sequence = -1;
+  hopper::barrier_arrive(address(&barriers.query_full[ring.stage]));
 }
 
 /// Zeroes the rows of a stage of values that no key belongs to: what memory holds there may be NaN,
@@ -196,30 +192,38 @@ __device__ __forceinline__ void clear_values(uint32_t values, int32_t rows, int 
                    : "memory");
     }
   }
-  bulk::fence_async();
-  bulk::named_sync(3 + group, kGroup);
+  hopper::fence_async();
+  hopper::named_sync(3 + group, kGroup);
 }
 
 /// One warpgroup: 64 rows of each tile.
-template <int D, class T, int kStages>
-__device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t query_at,
-                                         uint32_t keys_at, uint32_t values_at, const TileNote& note,
-                                         Barriers<kStages>& barriers, int group) {
+template <int D, class T, int kVariant>
+__device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t queries_at,
+                                         uint32_t keys_at, uint32_t values_at,
+                                         const TileNote* notes, BarriersOf<D>& barriers,
+                                         int group) {
   using S = Shape<D>;
   const ops::AttentionProblem& p = a.p;
   const int lane = threadIdx.x & 31, warp = static_cast<int>(threadIdx.x) % kGroup / 32;
-  const int own_row = 64 * group + 16 * warp;  // the warp's first, within the tile
-  const uint32_t my_queries = query_at + static_cast<uint32_t>(64 * 128 * group);
+  const int own_row = 64 * group + 16 * warp;             // the warp's first, within the tile
   const int my_turn = 1 + group, other_turn = 2 - group;  // named barriers
-  if (group == 1) bulk::named_arrive(other_turn, 2 * kGroup);
+  const auto await_turn = [&] {
+    if constexpr ((kVariant & 2) == 0) hopper::named_sync(my_turn, 2 * kGroup);
+  };
+  const auto pass_turn = [&] {
+    if constexpr ((kVariant & 2) == 0) hopper::named_arrive(other_turn, 2 * kGroup);
+  };
+  if (group == 1) pass_turn();
 
   const auto release = [&](uint64_t& barrier) {
-    if (lane == 0) bulk::arrive(address(&barrier));
+    if (lane == 0) hopper::barrier_arrive(address(&barrier));
   };
-  Ring<kStages> ring;  // of the scores
-  for (uint32_t query_parity = 0;; query_parity ^= 1) {
-    bulk::wait(address(&barriers.query_full), query_parity);
-    const TileNote now = note;
+  Ring<S::kStages> ring;  // of the scores
+  for (Ring<S::kQueryStages> query_ring;; query_ring.next()) {
+    hopper::barrier_wait(address(&barriers.query_full[query_ring.stage]), query_ring.parity);
+    const TileNote now = notes[query_ring.stage];
+    const uint32_t my_queries =
+        queries_at + static_cast<uint32_t>(query_ring.stage * S::kQueryBytes + 64 * 128 * group);
     if (now.tile.sequence < 0) break;
     const QueryTile& tile = now.tile;
     const KeySpan span = key_tiles<S::kKeys>(a, tile);
@@ -237,24 +241,25 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t query_
       uint32_t weights[S::kKeys / 16][4];
       const auto issue_scores = [&](int stage) {
         const uint32_t keys = keys_at + static_cast<uint32_t>(stage * S::kKeyBytes);
-        bulk::begin_products();
+        hopper::begin_products();
 #pragma unroll
         for (int d = 0; d < S::kSteps; ++d) {
           const uint32_t column = (d & 3) * 32;  // bytes within a panel
-          bulk::multiply_shared<T>(s, bulk::matrix(my_queries + (d >> 2) * kQueryPanel + column),
-                                   bulk::matrix(keys + (d >> 2) * S::kKeyPanel + column), d > 0);
+          hopper::multiply_shared<T>(
+              s, hopper::operand(my_queries + (d >> 2) * kQueryPanel + column),
+              hopper::operand(keys + (d >> 2) * S::kKeyPanel + column), d > 0);
         }
-        bulk::commit_products();
+        hopper::commit_products();
       };
       const auto issue_values = [&](int stage) {
         const uint32_t values = values_at + static_cast<uint32_t>(stage * S::kKeyBytes);
-        bulk::begin_products();
+        hopper::begin_products();
 #pragma unroll
         for (int j = 0; j < S::kKeys / 16; ++j) {
-          bulk::multiply_registers<T>(o, weights[j],
-                                      bulk::matrix(values + j * 16 * 128, S::kKeyPanel));
+          hopper::multiply_registers<T>(o, weights[j],
+                                        hopper::operand(values + j * 16 * 128, S::kKeyPanel));
         }
-        bulk::commit_products();
+        hopper::commit_products();
       };
       const auto to_weights = [&](int32_t t, float(&factor)[2]) {
         if (a.score.transform) transform_scores(s, a.score);
@@ -271,54 +276,54 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t query_
 
       int32_t t = span.end - 1;
       float factor[2];
-      bulk::wait(address(&barriers.keys_full[ring.stage]), ring.parity);
-      bulk::named_sync(my_turn, 2 * kGroup);
+      hopper::barrier_wait(address(&barriers.keys_full[ring.stage]), ring.parity);
+      await_turn();
       issue_scores(ring.stage);
-      bulk::named_arrive(other_turn, 2 * kGroup);
-      bulk::await_products<0>();
-      bulk::hold(s);
+      pass_turn();
+      hopper::await_products<0>();
+      hopper::hold(s);
       release(barriers.keys_free[ring.stage]);
       to_weights(t, factor);
       pack_weights();
-      Ring<kStages> value_ring = ring;
+      Ring<S::kStages> value_ring = ring;
       if (tile.keys - t * S::kKeys < S::kKeys) {
-        bulk::wait(address(&barriers.values_full[value_ring.stage]), value_ring.parity);
+        hopper::barrier_wait(address(&barriers.values_full[value_ring.stage]), value_ring.parity);
         clear_values<D>(values_at + static_cast<uint32_t>(value_ring.stage * S::kKeyBytes),
                         tile.keys - t * S::kKeys, group);
       }
       for (--t; t >= span.begin; --t) {
         ring.next();
-        bulk::wait(address(&barriers.keys_full[ring.stage]), ring.parity);
-        bulk::named_sync(my_turn, 2 * kGroup);
+        hopper::barrier_wait(address(&barriers.keys_full[ring.stage]), ring.parity);
+        await_turn();
         issue_scores(ring.stage);
-        bulk::wait(address(&barriers.values_full[value_ring.stage]), value_ring.parity);
+        hopper::barrier_wait(address(&barriers.values_full[value_ring.stage]), value_ring.parity);
         issue_values(value_ring.stage);
-        bulk::named_arrive(other_turn, 2 * kGroup);
-        bulk::await_products<1>();
-        bulk::hold(s);
+        pass_turn();
+        hopper::await_products<1>();
+        hopper::hold(s);
         release(barriers.keys_free[ring.stage]);
         const bool rescale = to_weights(t, factor);
         // Never true. Without a branch that depends on all weights ptxas 13.0 computes them after
         // the wait, when none of this group's products run.
-        if constexpr (kWeightsBeforeWait) {
+        if constexpr ((kVariant & 1) != 0) {
           if (softmax.sum[0] + softmax.sum[1] < 0.0f) __trap();
         }
-        bulk::await_products<0>();
-        bulk::hold(o);
+        hopper::await_products<0>();
+        hopper::hold(o);
         release(barriers.values_free[value_ring.stage]);
         if (rescale) rescale_rows(o, factor);
         pack_weights();
         value_ring = ring;
       }
-      bulk::arrive(address(&barriers.query_free));
-      bulk::wait(address(&barriers.values_full[value_ring.stage]), value_ring.parity);
+      hopper::barrier_arrive(address(&barriers.query_free[query_ring.stage]));
+      hopper::barrier_wait(address(&barriers.values_full[value_ring.stage]), value_ring.parity);
       issue_values(value_ring.stage);
-      bulk::await_products<0>();
-      bulk::hold(o);
+      hopper::await_products<0>();
+      hopper::hold(o);
       release(barriers.values_free[value_ring.stage]);
       ring.next();
     } else {
-      bulk::arrive(address(&barriers.query_free));
+      hopper::barrier_arrive(address(&barriers.query_free[query_ring.stage]));
     }
 
     float inverse[2];
@@ -330,63 +335,73 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t query_
                             own + 8 < tile.rows() ? out + 8 * p.out_row_stride : nullptr};
     store_rows<T, D>(o, inverse, out_rows, a.vector_out);
   }
-  if (group == 0) bulk::named_sync(my_turn, 2 * kGroup);  // takes the turn nobody needs
+  if (group == 0) await_turn();  // takes the turn nobody needs
 }
 
-template <int D, class T>
+template <int D, class T, int kVariant>
 __global__ void __launch_bounds__(kThreads, 1)
     prefill(const __grid_constant__ PrefillParams a, const __grid_constant__ KeyMaps maps) {
 #if defined(MMCORE_HOPPER)
   using S = Shape<D>;
   extern __shared__ uint8_t shared[];
-  __shared__ Barriers<S::kStages> barriers;
-  __shared__ TileNote note;
-  const uint32_t query_at = (address(shared) + 1023) / 1024 * 1024;
-  const uint32_t keys_at = query_at + S::kQueryBytes;
+  __shared__ BarriersOf<D> barriers;
+  __shared__ TileNote notes[S::kQueryStages];
+  const uint32_t queries_at = (address(shared) + 1023) / 1024 * 1024;
+  const uint32_t keys_at = queries_at + S::kQueryStages * S::kQueryBytes;
   const uint32_t values_at = keys_at + S::kStages * S::kKeyBytes;
   if (threadIdx.x == 0) {
     constexpr uint32_t kReadingWarps = 8;
     // Queries and note are written and read by ordinary instructions: every thread arrives for its
     // own. A warp's arrival for all of its lanes is as good, but no race checker can tell.
-    bulk::barrier_init(address(&barriers.query_full), kQueryLoaders);
-    bulk::barrier_init(address(&barriers.query_free), 2 * kGroup);
-    for (int i = 0; i < S::kStages; ++i) {
-      bulk::barrier_init(address(&barriers.keys_full[i]), 1);
-      bulk::barrier_init(address(&barriers.values_full[i]), 1);
-      bulk::barrier_init(address(&barriers.keys_free[i]), kReadingWarps);
-      bulk::barrier_init(address(&barriers.values_free[i]), kReadingWarps);
+    for (int i = 0; i < S::kQueryStages; ++i) {
+      hopper::barrier_init(address(&barriers.query_full[i]), kQueryLoaders);
+      hopper::barrier_init(address(&barriers.query_free[i]), 2 * kGroup);
     }
-    bulk::fence_barrier_init();
-    bulk::fence_async();
+    for (int i = 0; i < S::kStages; ++i) {
+      hopper::barrier_init(address(&barriers.keys_full[i]), 1);
+      hopper::barrier_init(address(&barriers.values_full[i]), 1);
+      hopper::barrier_init(address(&barriers.keys_free[i]), kReadingWarps);
+      hopper::barrier_init(address(&barriers.values_free[i]), kReadingWarps);
+    }
+    hopper::barrier_init_fence();
   }
   __syncthreads();
   const int group = static_cast<int>(threadIdx.x) / kGroup;
   if (group == 0) {
-    bulk::give_registers<kLoadRegisters>();
+    hopper::give_registers<kLoadRegisters>();
     if (threadIdx.x < 32) {
       load_keys<D>(a, maps, keys_at, values_at, barriers);
     } else {
-      load_queries<D, T>(a, query_at, note, barriers);
+      load_queries<D, T>(a, queries_at, notes, barriers);
     }
   } else {
-    bulk::take_registers<kMultiplyRegisters>();
-    multiply<D, T>(a, query_at, keys_at, values_at, note, barriers, group - 1);
+    hopper::take_registers<kMultiplyRegisters>();
+    multiply<D, T, kVariant>(a, queries_at, keys_at, values_at, notes, barriers, group - 1);
   }
 #else
   asm("trap;");
 #endif
 }
 
-template <int D, class T>
+template <int D, class T, int kVariant>
 Status launch(const char* op, const PrefillParams& a, const DeviceFacts& facts,
               cudaStream_t stream) {
   using S = Shape<D>;
   KeyMaps maps;
   MMCORE_RETURN_IF_ERROR(key_maps(op, a, S::kKeys, maps));
-  MMCORE_RETURN_IF_ERROR(allow_shared(op, prefill<D, T>, S::kSharedBytes));
+  MMCORE_RETURN_IF_ERROR(allow_shared(op, prefill<D, T, kVariant>, S::kSharedBytes));
   const auto blocks = std::min<int64_t>(int64_t{a.max_tiles} * a.p.heads, facts.multiprocessors);
-  prefill<D, T><<<static_cast<unsigned>(blocks), kThreads, S::kSharedBytes, stream>>>(a, maps);
+  prefill<D, T, kVariant>
+      <<<static_cast<unsigned>(blocks), kThreads, S::kSharedBytes, stream>>>(a, maps);
   return launch_status(op);
+}
+
+inline int variant() {
+  static const int chosen = [] {
+    const char* text = std::getenv("MMCORE_PREFILL_VARIANT");
+    return text != nullptr ? std::atoi(text) : 1;
+  }();
+  return chosen;
 }
 
 }  // namespace wgmma
@@ -394,8 +409,16 @@ Status launch(const char* op, const PrefillParams& a, const DeviceFacts& facts,
 template <int D>
 Status launch_prefill_wgmma(const char* op, const PrefillParams& a, const DeviceFacts& facts,
                             cudaStream_t stream) {
-  if (a.p.dtype == DType::kBFloat16) return wgmma::launch<D, __nv_bfloat16>(op, a, facts, stream);
-  return wgmma::launch<D, __half>(op, a, facts, stream);
+  if (a.p.dtype == DType::kBFloat16) {
+    if constexpr (D == 64 || D == 128) {
+      if (wgmma::variant() == 0) return wgmma::launch<D, __nv_bfloat16, 0>(op, a, facts, stream);
+      if constexpr (D == 64) {
+        if (wgmma::variant() == 3) return wgmma::launch<D, __nv_bfloat16, 3>(op, a, facts, stream);
+      }
+    }
+    return wgmma::launch<D, __nv_bfloat16, 1>(op, a, facts, stream);
+  }
+  return wgmma::launch<D, __half, 1>(op, a, facts, stream);
 }
 
 }  // namespace mmcore::cuda

@@ -29,6 +29,7 @@ struct MatrixProblem {
   int64_t n = 0;
   int64_t k = 0;
   ops::Activation act = ops::Activation::kNone;
+  bool steady_weights = false;  // the kernel in front on the stream writes none of w
 };
 
 /// Chooses a kernel and launches it; the device is current.

@@ -2,8 +2,6 @@
 
 namespace mmcore::cuda {
 
-MMCORE_WGMMA_OP(192)
-
 Status run_wgmma_192(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream) {
   return launch_wgmma_tile<kTile192>(op, p, blocks, stream);
 }

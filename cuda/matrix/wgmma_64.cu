@@ -2,8 +2,6 @@
 
 namespace mmcore::cuda {
 
-MMCORE_WGMMA_OP(64)
-
 Status run_wgmma_64(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream) {
   return launch_wgmma_tile<kTile64>(op, p, blocks, stream);
 }

@@ -7,18 +7,19 @@
 
 namespace mmcore::cuda {
 
-/// 128 features x `tokens` to a block. In turns: two warpgroups alternate with whole tiles, else
-/// they share one. A cluster spans cluster_f tiles of features and cluster_t of tokens.
+/// `features` x `tokens` to a block. In turns: two warpgroups alternate with whole tiles, else they
+/// share one, half of the features each. A cluster spans cluster_f tiles of features and cluster_t
+/// of tokens.
 struct WgmmaTile {
-  int tokens;
+  int features, tokens;
   int cluster_f, cluster_t;
   bool turns;
 };
 
-inline constexpr WgmmaTile kTile256 = {256, 2, 1, false};
-inline constexpr WgmmaTile kTile192 = {192, 2, 1, false};
-inline constexpr WgmmaTile kTile128 = {128, 2, 1, true};
-inline constexpr WgmmaTile kTile64 = {64, 1, 1, true};
+inline constexpr WgmmaTile kTile256 = {128, 256, 2, 1, false};
+inline constexpr WgmmaTile kTile192 = {128, 192, 2, 1, false};
+inline constexpr WgmmaTile kTile128 = {128, 128, 2, 1, true};
+inline constexpr WgmmaTile kTile64 = {128, 64, 1, 1, true};
 
 /// Clusters' tiles along features and tokens.
 struct WgmmaTiles {
@@ -26,7 +27,8 @@ struct WgmmaTiles {
 };
 
 inline WgmmaTiles tiles_of(const WgmmaTile& tile, int64_t tokens, int64_t n) {
-  const int64_t f = int64_t{128} * tile.cluster_f, t = int64_t{tile.tokens} * tile.cluster_t;
+  const int64_t f = int64_t{tile.features} * tile.cluster_f,
+                t = int64_t{tile.tokens} * tile.cluster_t;
   return {(n + f - 1) / f, (tokens + t - 1) / t};
 }
 

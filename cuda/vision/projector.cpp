@@ -52,7 +52,8 @@ Status vision_projector(const VisionProjectorArgs& args, Stream stream) {
                                .tokens = count,
                                .n = args.w2.size(0),
                                .k = intermediate,
-                               .act = Activation::kNone};
+                               .act = Activation::kNone,
+                               .steady_weights = true};
     const cudaStream_t queue = stream_of(stream);
     MMCORE_RETURN_IF_ERROR(run_matrix("vision_projector", first, *facts.value(), queue));
     MMCORE_RETURN_IF_ERROR(run_matrix("vision_projector", second, *facts.value(), queue));
