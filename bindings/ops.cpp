@@ -170,14 +170,15 @@ void bind_attention_plan(py::module_& m) {
       "plan_paged_attention",
       [](TensorView query_start, TensorView seq_lens, Writable plan, int64_t sequences,
          int64_t tokens, int64_t max_query_len, int32_t heads, int32_t kv_heads, int32_t head_dim,
-         int32_t window, bool causal, int32_t multiprocessors) {
+         int32_t window, bool causal, int32_t multiprocessors, bool settled) {
         const ops::AttentionPlanShape shape =
             plan_shape(sequences, tokens, max_query_len, heads, kv_heads, head_dim, window, causal,
                        multiprocessors);
-        throw_if_error(ops::plan_paged_attention(query_start, seq_lens, shape, plan.view));
+        throw_if_error(ops::plan_paged_attention(query_start, seq_lens, shape, plan.view, settled));
       },
       "query_start"_a, "seq_lens"_a, "plan"_a, "sequences"_a, "tokens"_a, "max_query_len"_a,
-      "heads"_a, "kv_heads"_a, "head_dim"_a, "window"_a, "causal"_a, "multiprocessors"_a);
+      "heads"_a, "kv_heads"_a, "head_dim"_a, "window"_a, "causal"_a, "multiprocessors"_a,
+      "settled"_a = false);
 }
 
 void bind_attention_ops(py::module_& m) {

@@ -4,6 +4,9 @@ Floor: 2.2 us and 3.1 TB/s of keys and values, a read of the pages without any a
 torch's attention over contiguous keys of one length, without a page table; for the rest, and where
 lengths differ, the label says what the best of FlashInfer, FlashAttention-3, XQA and vLLM's Triton
 kernel took on an H100 (`pub`).
+
+Calls stand behind each other, where one begins to read before the one in front has ended. The last
+rows have what stands in front of decode in a model: `rope + decode` times the two kernels together.
 """
 
 from __future__ import annotations
@@ -130,8 +133,26 @@ def _rivals(
     return rivals
 
 
+def _rope_call(
+    q: Tensor, k: Tensor, v: Tensor, tables: Tensor, lens: list[int], cos_sin: Tensor
+) -> Callable[[], None]:
+    """Rotate the newest tokens and write them to the cache."""
+    last = torch.tensor(lens, device="cuda") - 1
+    pages = tables.gather(1, (last // PAGE)[:, None]).flatten().long()
+    new = torch.randn(2, len(lens), *k.shape[2:], dtype=k.dtype, device="cuda")
+    return partial(
+        ops.rope_kv_write, q, new[0], new[1], positions=last, cos_sin=cos_sin,
+        k_cache=k, v_cache=v, slot_mapping=pages * PAGE + last % PAGE,
+    )  # fmt: skip
+
+
+def _both(first: Callable[[], None], second: Callable[[], Tensor]) -> Tensor:
+    first()
+    return second()
+
+
 def _make(
-    heads: tuple[int, int, int], lens: list[int]
+    heads: tuple[int, int, int], lens: list[int], behind_rope: bool
 ) -> tuple[
     Sequence[Callable[[], object]],
     dict[str, Sequence[Callable[[], object]]],
@@ -145,6 +166,7 @@ def _make(
     starts = torch.arange(len(lens) + 1, dtype=torch.int32)
     seq_lens = torch.tensor(lens, dtype=torch.int32)
     kwargs = {"device": "cuda", "dtype": torch.bfloat16}
+    cos_sin = torch.randn(max(lens), dim, device="cuda") if behind_rope else None
     calls: list[Callable[[], Tensor]] = []
     first: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
     workspace: Tensor | None = None
@@ -163,22 +185,28 @@ def _make(
             workspace = torch.empty(shape.workspace_bytes, dtype=torch.uint8, device="cuda")
         call = partial(
             ops.paged_attention, q, k, v, tables, starts.cuda(), seq_lens.cuda(),
-            scale=dim**-0.5, out=torch.empty_like(q), plan=shape.plan(starts, seq_lens).cuda(),
+            scale=dim**-0.5, out=torch.empty_like(q),
+            plan=shape.plan(starts, seq_lens, settled=True).cuda(),
             workspace=workspace, max_query_len=1,
         )  # fmt: skip
+        if cos_sin is not None:
+            call = partial(_both, _rope_call(q, k, v, tables, lens, cos_sin), call)
         calls.append(call)
         first = first or (q, k, v, tables)
     assert first is not None
-    return calls, _rivals(heads, lens, sets), partial(_check, calls[0], first, lens)
+    rivals = {} if behind_rope else _rivals(heads, lens, sets)
+    return calls, rivals, partial(_check, calls[0], first, lens)
 
 
-def _case(name: str, label: str, lens: list[int], published: float) -> Case:
+def _case(
+    name: str, label: str, lens: list[int], published: float, behind_rope: bool = False
+) -> Case:
     q_heads, kv_heads, dim = HEADS[name]
     floor = 2.2 + 4 * sum(lens) * kv_heads * dim / 3.1e6
     return Case(
-        "paged decode",
-        f"{name} {label} (pub {published:g})",
-        partial(_make, (q_heads, kv_heads, dim), lens),
+        "rope + decode" if behind_rope else "paged decode",
+        f"{name} {label}" + ("" if behind_rope else f" (pub {published:g})"),
+        partial(_make, (q_heads, kv_heads, dim), lens, behind_rope),
         floor,
     )
 
@@ -186,4 +214,10 @@ def _case(name: str, label: str, lens: list[int], published: float) -> Case:
 def cases() -> list[Case]:
     """List the shapes."""
     alike = [_case(name, f"{n}x{keys}", [keys] * n, us) for name, n, keys, us in ALIKE]
-    return alike + [_case(name, label, lens, us) for name, label, lens, us in SKEWED]
+    skewed = [_case(name, label, lens, us) for name, label, lens, us in SKEWED]
+    small = [
+        _case(name, f"{n}x{keys}", [keys] * n, us, behind_rope=True)
+        for name, n, keys, us in ALIKE
+        if n <= 8 and keys <= 1024
+    ]
+    return alike + skewed + small

@@ -12,9 +12,12 @@
 // of stages in shared memory that only it fills (cp.async) and reads, and its own sums. It asks for
 // tiles of the next unit before it has finished one. Warps meet at the end of a unit alone.
 //
-// 8 warps with 3 stages of 8 KiB at head dim 128: up to 192 KiB under way in a multiprocessor.
-// A tile takes a warp some 500 cycles and the memory 590 (3.1 TB/s over 132 multiprocessors at 1.7
-// GHz), so that two warps would keep up; the rest is for latency.
+// 4 warps with 3 stages of 8 KiB at head dim 128: 64 KiB or more are under way in a multiprocessor
+// of the 24 KiB that 3.1 TB/s and 1 us ask for. A tile takes a warp some 500 cycles and the memory
+// 590 (3.1 TB/s over 132 multiprocessors at 1.7 GHz), so that two warps would keep up.
+//
+// A block takes less than half of a multiprocessor's shared memory, so that one may begin beside
+// the kernel in front: it reads its plan, the tables and the first tiles before that has ended.
 #pragma once
 
 #include "attention/decode_tile.cuh"
@@ -26,14 +29,17 @@ namespace mmcore::cuda {
 
 inline constexpr int kMaxDecodeWarps = 8;
 
-/// How sums of kColumns * 8 rows go through shared memory: some steps of 16 dims at a time.
-template <int kDim, int kColumns>
+/// How sums of kColumns * 8 rows go through shared memory: some steps of 16 dims at a time, as many
+/// as a stage of the warp's ring takes.
+template <class KV, int kDim, int kColumns>
 struct DecodeSums {
-  static constexpr int kSteps = (kDim + 15) / 16;
-  static constexpr int kStepsAtOnce = kSteps < 4 / kColumns ? kSteps : 4 / kColumns;
-  static constexpr int kStride = kStepsAtOnce * 16 + 4;  // + 4: no bank conflicts
+  static constexpr int kSteps = DecodeTile<KV, kDim>::kSteps;
   static constexpr int kRows = 8 * kColumns;
-  static constexpr int kWarpBytes = kRows * (kStride * 4 + 8);
+  static constexpr int kMost = (DecodeTile<KV, kDim>::kStageBytes / (4 * kRows) - 4) / 16;
+  static constexpr int kRounds = (kSteps + kMost - 1) / kMost;
+  static constexpr int kStepsAtOnce = (kSteps + kRounds - 1) / kRounds;
+  static constexpr int kStride = kStepsAtOnce * 16 + 4;  // + 4: no bank conflicts
+  static_assert(kMost >= 1 && kRows * kStride * 4 <= DecodeTile<KV, kDim>::kStageBytes);
 };
 
 /// Sums of 8 kColumns query rows over the tiles of a warp. Column c of step n (rows 8 n + 2 (lane %
@@ -43,7 +49,7 @@ struct DecodeState {
   using Tile = DecodeTile<KV, kDim>;
   // Weights and values are multiplied as this: e4m3 is exact in both, weights are finer in __half.
   using Value = std::conditional_t<sizeof(KV) == 1, __half, T>;
-  using Sums = DecodeSums<kDim, kColumns>;
+  using Sums = DecodeSums<KV, kDim, kColumns>;
 
   uint32_t q[Tile::kSteps][kColumns][2];
   float out[Tile::kSteps][kColumns][4];
@@ -65,7 +71,7 @@ struct DecodeState {
         for (int half = 0; half < 2; ++half) {
           const int dim = 16 * s + query_dim<KV>(half, lane);
           q[s][n][half] = row < u.rows && dim < kDim
-                              ? __ldg(reinterpret_cast<const uint32_t*>(from + 2 * dim))
+                              ? __ldcg(reinterpret_cast<const unsigned int*>(from + 2 * dim))
                               : 0u;
         }
 #pragma unroll
@@ -197,53 +203,65 @@ struct DecodeState {
 /// Shared memory of a block.
 template <class KV, int kDim, int kColumns>
 struct DecodeShared {
+  using Tile = DecodeTile<KV, kDim>;
+  using Sums = DecodeSums<KV, kDim, kColumns>;
+
   unsigned char* rings;
   DecodeUnit* units;
-  float2* sums;
-  float* values;
+  float2* sums;      // [warps, rows]
+  int32_t* scratch;  // [warps]: the stage of each warp's ring that its values lie in
   int* last;
 
-  static constexpr int kFixed = kUnitsAtOnce * static_cast<int>(sizeof(DecodeUnit)) + 16;
+  static constexpr int kFixed =
+      kUnitsAtOnce * static_cast<int>(sizeof(DecodeUnit)) + 4 * kMaxDecodeWarps + 16;
   static constexpr int bytes(int warps) {
-    return kFixed +
-           warps * (DecodeTile<KV, kDim>::kWarpBytes + DecodeSums<kDim, kColumns>::kWarpBytes);
+    return kFixed + warps * (Tile::kWarpBytes + Sums::kRows * static_cast<int>(sizeof(float2)));
   }
   __device__ __forceinline__ DecodeShared(unsigned char* base, int warps) {
-    using Sums = DecodeSums<kDim, kColumns>;
     rings = base;
-    base += warps * DecodeTile<KV, kDim>::kWarpBytes;
+    base += warps * Tile::kWarpBytes;
     units = reinterpret_cast<DecodeUnit*>(base);
     base += kUnitsAtOnce * sizeof(DecodeUnit);
-    values = reinterpret_cast<float*>(base);
-    base += warps * Sums::kRows * Sums::kStride * sizeof(float);
     sums = reinterpret_cast<float2*>(base);
     base += warps * Sums::kRows * sizeof(float2);
-    last = reinterpret_cast<int*>(base);
+    scratch = reinterpret_cast<int32_t*>(base);
+    last = scratch + kMaxDecodeWarps;
+  }
+  __device__ __forceinline__ unsigned char* stage(int warp, int stage) const {
+    return rings + warp * Tile::kWarpBytes + stage * Tile::kStageBytes;
   }
 };
 
-/// The block's part of a unit is summed up: to output or a slot.
+/// Zeros from the warp: what no key fills, for NaN times 0 is NaN.
+__device__ __forceinline__ void clear(unsigned char* bytes, int count, int lane) {
+  auto* words = reinterpret_cast<uint32_t*>(bytes);
+  for (int i = lane; i < count / 4; i += 32) words[i] = 0;
+  __syncwarp();
+}
+
+/// The block's part of a unit is summed up, to output or a slot; all but the last barrier. A warp's
+/// values go through the stage of its ring that is free.
 template <int kFirst, class T, class KV, int kDim, int kColumns>
 __device__ __forceinline__ void combine_steps(const DecodeParams& p, const DecodeUnit& u,
                                               const DecodeState<T, KV, kDim, kColumns>& state,
                                               const DecodeShared<KV, kDim, kColumns>& shared,
-                                              int warp, int warps, int lane) {
-  using Sums = DecodeSums<kDim, kColumns>;
+                                              float* values, int warps, int lane) {
+  using Sums = DecodeSums<KV, kDim, kColumns>;
   if constexpr (kFirst < Sums::kSteps) {
-    state.template give_values<kFirst>(shared.values + warp * Sums::kRows * Sums::kStride, lane);
+    if constexpr (kFirst > 0) __syncthreads();
+    state.template give_values<kFirst>(values, lane);
     __syncthreads();
-    combine_warps<T>(p, u,
-                     {.values = shared.values,
-                      .sums = shared.sums,
-                      .warps = warps,
-                      .row_begin = 0,
-                      .rows = Sums::kRows,
-                      .stride = Sums::kStride,
-                      .sum_rows = Sums::kRows,
-                      .dim_begin = 16 * kFirst,
-                      .dims = 16 * Sums::kStepsAtOnce});
-    __syncthreads();
-    combine_steps<kFirst + Sums::kStepsAtOnce>(p, u, state, shared, warp, warps, lane);
+    combine_warps<T>(
+        p, u,
+        {.sums = shared.sums,
+         .warps = warps,
+         .row_begin = 0,
+         .rows = Sums::kRows,
+         .stride = Sums::kStride,
+         .dim_begin = 16 * kFirst,
+         .dims = 16 * Sums::kStepsAtOnce},
+        [&](int w) { return reinterpret_cast<const float*>(shared.stage(w, shared.scratch[w])); });
+    combine_steps<kFirst + Sums::kStepsAtOnce>(p, u, state, shared, values, warps, lane);
   }
 }
 
@@ -261,12 +279,8 @@ __global__ void __launch_bounds__(32 * kMaxDecodeWarps, 1)
             warps = static_cast<int>(blockDim.x) >> 5;
   const DecodeShared<KV, kDim, kColumns> shared(memory, warps);
   const DecodeUnit* units = shared.units;
-  const uint32_t ring = shared_address(shared.rings + warp * Tile::kWarpBytes);
-  if constexpr (kDim % 16 != 0) {  // what no key fills: zeros, for NaN times 0 is NaN
-    auto* words = reinterpret_cast<uint32_t*>(shared.rings + warp * Tile::kWarpBytes);
-    for (int i = lane; i < Tile::kWarpBytes / 4; i += 32) words[i] = 0;
-    __syncwarp();
-  }
+  const uint32_t ring = shared_address(shared.stage(warp, 0));
+  if constexpr (kDim % 16 != 0) clear(shared.stage(warp, 0), Tile::kWarpBytes, lane);
 
   for (int first = 0;; first += kUnitsAtOnce) {
     const int count = list_units(p, worker, first, shared.units);
@@ -290,12 +304,18 @@ __global__ void __launch_bounds__(32 * kMaxDecodeWarps, 1)
         advance(cursor);
       }
     }
-    if (first == 0) wait_for_predecessor();  // so far only the plan and the tables were read
+    // The plan and the tables were read, and keys as far as the kernel in front lets them be.
+    bool waited = first > 0;
 #pragma unroll
     for (int s = 0; s + 1 < Tile::kStages; ++s) {
+      if (!waited && !reader.is_settled(ahead, worker.settled != 0)) {
+        wait_for_predecessor();
+        waited = true;
+      }
       reader.ask(ahead, blocks[s], s);
       advance(ahead);
     }
+    if (!waited) wait_for_predecessor();
     int block = blocks[Tile::kStages - 1];
     int stage = 0, free_stage = Tile::kStages - 1, past = warp;
     for (int i = 0; i < count; ++i) {
@@ -309,26 +329,38 @@ __global__ void __launch_bounds__(32 * kMaxDecodeWarps, 1)
         reader.ask(ahead, block, free_stage);
         advance(ahead);
         block = reader.block_of(ahead);
-        const uint32_t k = ring + stage * (2 * Tile::kBytes);
+        const uint32_t k = ring + stage * Tile::kStageBytes;
         state.add(p, tile, k, k + Tile::kBytes, lane);
         free_stage = stage;
         stage = stage + 1 == Tile::kStages ? 0 : stage + 1;
       }
       past = tile - u.tile_end;
-      state.give_sums(shared.sums + warp * DecodeSums<kDim, kColumns>::kRows, lane);
-      combine_steps<0>(p, u, state, shared, warp, warps, lane);
+      state.give_sums(shared.sums + warp * DecodeSums<KV, kDim, kColumns>::kRows, lane);
+      if (lane == 0) shared.scratch[warp] = free_stage;
+      unsigned char* scratch = shared.stage(warp, free_stage);
+      combine_steps<0>(p, u, state, shared, reinterpret_cast<float*>(scratch), warps, lane);
       arrive<T>(p, u, shared.last);
+      if constexpr (kDim % 16 != 0) clear(scratch, Tile::kStageBytes, lane);
     }
     if (count < kUnitsAtOnce) return;
   }
+}
+
+/// As many warps as let two blocks share a multiprocessor, but 4 at least where they fit at all.
+inline int decode_warps(int (*bytes)(int), const DeviceFacts& facts) {
+  constexpr int kReserved = 1024;  // of each block, by the system
+  const int half = (facts.shared_bytes + kReserved) / 2 - kReserved;
+  int warps = kMaxDecodeWarps;
+  while (warps > 4 && bytes(warps) > half) --warps;
+  while (warps > 1 && bytes(warps) > facts.shared_bytes) --warps;
+  return warps;
 }
 
 template <class T, class KV, int kDim, int kColumns>
 Status launch_decode_mma(const DecodeParams& p, int32_t workers, const DeviceFacts& facts,
                          cudaStream_t stream) {
   using Shared = DecodeShared<KV, kDim, kColumns>;
-  int warps = kMaxDecodeWarps;
-  while (warps > 1 && Shared::bytes(warps) > facts.shared_bytes) --warps;
+  const int warps = decode_warps(Shared::bytes, facts);
   const int bytes = Shared::bytes(warps);
   auto* kernel = decode_mma<T, KV, kDim, kColumns>;
   MMCORE_RETURN_IF_ERROR(allow_shared("paged_attention", kernel, bytes));

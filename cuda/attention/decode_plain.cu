@@ -121,15 +121,14 @@ __device__ __forceinline__ void plain_rows(const DecodeParams& p, const DecodeUn
   }
   __syncthreads();
   combine_warps<void>(p, u,
-                      {.values = shared.values,
-                       .sums = shared.sums,
+                      {.sums = shared.sums,
                        .warps = kWarps,
                        .row_begin = row_begin,
                        .rows = kRowsAtOnce,
                        .stride = kStride,
-                       .sum_rows = kRowsAtOnce,
                        .dim_begin = 0,
-                       .dims = kStride});
+                       .dims = kStride},
+                      [&](int w) { return shared.values + w * kRowsAtOnce * kStride; });
   __syncthreads();
 }
 

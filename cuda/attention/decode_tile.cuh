@@ -22,9 +22,9 @@ struct DecodeTile {
   // An odd number of 16 bytes, or a swizzle, puts 8 rows' pieces into different banks.
   static constexpr int kRowBytes = kSwizzled ? kChunks * 16 : ((kElement * kSteps) | 1) * 16;
   static constexpr int kBytes = kKeys * kRowBytes;  // of K or V
-  static constexpr int kWanted = 24 * 1024 / (2 * kBytes);
-  static constexpr int kStages = kWanted < 3 ? 3 : kWanted > 6 ? 6 : kWanted;
-  static constexpr int kWarpBytes = kStages * 2 * kBytes;
+  static constexpr int kStageBytes = 2 * kBytes;
+  static constexpr int kStages = kStageBytes > 2048 ? 3 : 4;
+  static constexpr int kWarpBytes = kStages * kStageBytes;
 
   static __device__ __forceinline__ int offset(int row, int chunk) {
     return row * kRowBytes + (kSwizzled ? chunk ^ (row & 7) : chunk) * kChunkBytes;
@@ -220,6 +220,14 @@ struct TileReader {
     return static_cast<unsigned>(block) < static_cast<unsigned>(p.num_blocks) ? block : -1;
   }
 
+  /// Whether a tile can be read while the kernel in front may still write keys of its step. Pieces
+  /// of 8 bytes come through the L1 cache, where what lies around them would be kept.
+  __device__ __forceinline__ bool is_settled(const TileCursor& at, bool settled) const {
+    if (at.unit >= count) return true;
+    const DecodeUnit& u = units[at.unit];
+    return settled && Tile::kChunkBytes == 16 && (at.tile + 1) * Tile::kKeys <= u.keys - u.queries;
+  }
+
   static constexpr int kPieces = Tile::kKeys * Tile::kChunks;
 
   /// Rows [from, to) of 16 that lie one behind the other.
@@ -284,7 +292,7 @@ struct TileReader {
       const DecodeUnit& u = units[at.unit];
       const int key = at.tile * Tile::kKeys, inside = (1 << p.block_shift) - 1;
       const int from = u.key_begin - key, to = u.keys - key;
-      const uint32_t k_to = ring + stage * (2 * Tile::kBytes), v_to = k_to + Tile::kBytes;
+      const uint32_t k_to = ring + stage * Tile::kStageBytes, v_to = k_to + Tile::kBytes;
       const char* k = p.k + u.kv_head * p.k_head_stride;
       const char* v = p.v + u.kv_head * p.v_head_stride;
       if (p.block_shift >= 4) {

@@ -128,35 +128,35 @@ __device__ __forceinline__ void write_output(const DecodeParams& p, const Decode
 
 /// Sums of weighted values that the warps of a block have in shared memory.
 struct WarpSums {
-  const float* values;  // [warps, rows, stride]: dims [dim_begin, dim_begin + dims) of each row
-  const float2* sums;   // [warps, sum_rows]: maximum, sum of weights
+  const float2* sums;  // [warps, rows]: maximum, sum of weights
   int warps;
   int row_begin;  // of the unit's rows
   int rows;
-  int stride;
-  int sum_rows;
+  int stride;  // of a warp's values [rows, stride]: dims [dim_begin, dim_begin + dims) of each row
   int dim_begin;
   int dims;
 };
 
 /// Adds up the warps' sums and writes output, or the block's slot of partial results.
-template <class T>
+/// values_of(warp): where its values are.
+template <class T, class ValuesOf>
 __device__ __forceinline__ void combine_warps(const DecodeParams& p, const DecodeUnit& u,
-                                              const WarpSums& s) {
+                                              const WarpSums& s, ValuesOf values_of) {
   const int quads = s.dims / 4;
   for (int i = static_cast<int>(threadIdx.x); i < s.rows * quads;
        i += static_cast<int>(blockDim.x)) {
     const int r = i / quads, row = s.row_begin + r, dim = s.dim_begin + (i - r * quads) * 4;
     if (row >= u.rows || dim >= p.head_dim) continue;
     float top = kNoScore;
-    for (int w = 0; w < s.warps; ++w) top = fmaxf(top, s.sums[w * s.sum_rows + r].x);
+    for (int w = 0; w < s.warps; ++w) top = fmaxf(top, s.sums[w * s.rows + r].x);
     float4 sum{};
     float weights = 0;
+#pragma unroll 4
     for (int w = 0; w < s.warps; ++w) {
-      const float2 of_warp = s.sums[w * s.sum_rows + r];
+      const float2 of_warp = s.sums[w * s.rows + r];
       const float factor = exp2f(of_warp.x - top);
-      const auto x = *reinterpret_cast<const float4*>(s.values + (w * s.rows + r) * s.stride + dim -
-                                                      s.dim_begin);
+      const auto x =
+          *reinterpret_cast<const float4*>(values_of(w) + r * s.stride + dim - s.dim_begin);
       sum.x += factor * x.x;
       sum.y += factor * x.y;
       sum.z += factor * x.z;
@@ -220,13 +220,14 @@ __device__ __forceinline__ void merge_parts(const DecodeParams& p, const DecodeU
   }
 }
 
-/// Counts the block in once its slot is written; the last one merges. All of a block call it.
+/// Counts the block in once all its threads have written the slot; the last one merges. All of a
+/// block call it, behind combine_warps; it has a barrier in any case.
 template <class T>
 __device__ __forceinline__ void arrive(const DecodeParams& p, const DecodeUnit& u, int* last) {
-  if (u.parts == 1) return;
-  __threadfence();
   __syncthreads();
+  if (u.parts == 1) return;
   if (threadIdx.x == 0) {
+    __threadfence();  // for the whole block, whose writes the barrier has put before it
     int32_t* counter = p.counters + u.first_worker;
     *last = atomicAdd(counter, 1) == u.parts - 1;
     if (*last) *counter = 0;

@@ -218,8 +218,14 @@ MMCORE_API int64_t paged_attention_workspace_bytes(const AttentionPlanShape& sha
 /// changed. The plan says which lengths are used; it must agree with the query_start and seq_lens
 /// of the calls where these are not empty. The same lengths and shape give the same bits of output;
 /// `sequences`, `tokens` and `max_query_len` make no difference to them.
+///
+/// `settled`: the kernel in front of each call writes no keys or values that the call reads but
+/// those of its sequences' own query tokens, as rope_kv_write does unless a sequence shares a block
+/// with another that fills it in this step. Decode then reads the older ones while that kernel may
+/// still run. It makes no difference to the result.
 MMCORE_API Status plan_paged_attention(const TensorView& query_start, const TensorView& seq_lens,
-                                       const AttentionPlanShape& shape, const TensorView& plan);
+                                       const AttentionPlanShape& shape, const TensorView& plan,
+                                       bool settled = false);
 
 /// Attention of a mixed batch (prefills, chunks, decodes) over the paged cache, whose newest tokens
 /// are already written. Query i of sequence n is at position seq_lens[n] - query_len(n) + i; it

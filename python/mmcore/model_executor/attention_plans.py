@@ -55,6 +55,8 @@ class AttentionPlanner:
         query_start: np.ndarray[Any, Any],
         seq_lens: np.ndarray[Any, Any],
         shape: tuple[int, int, int],
+        *,
+        settled: bool = False,
     ) -> None:
         """Write each plan to its place.
 
@@ -66,9 +68,11 @@ class AttentionPlanner:
             Of the sequences that there are.
         shape
             The arguments of :meth:`sizes`.
+        settled
+            Whether no sequence shares a block with another that fills it in this step.
         """
         for plan, target in zip(self._shapes(*shape), targets, strict=True):
-            plan.plan(query_start, seq_lens, target)
+            plan.plan(query_start, seq_lens, target, settled=settled)
 
     def plans(
         self, words: Sequence[torch.Tensor], max_query_len: int

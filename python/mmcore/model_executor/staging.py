@@ -195,7 +195,10 @@ class StagedInputs:
             buffer.array(region)[: len(array)] = array
         if places.sources.end > places.sources.start:
             buffer.array(places.sources)[:] = plan.token_sources
-        self._planner.write(list(map(buffer.tensor, places.plans)), starts, lengths, shape)
+        # A sequence that shares a block with another that fills it counts as a prefill.
+        settled = plan.num_prefills == 0
+        targets = list(map(buffer.tensor, places.plans))
+        self._planner.write(targets, starts, lengths, shape, settled=settled)
 
     @staticmethod
     def _pad(buffer: _HostBuffer, places: _Places, sequences: int, samples: int) -> None:

@@ -94,7 +94,9 @@ class AttentionPlanShape:
         """Bytes of a workspace, of any content; calls one after the other may share one."""
         return int(_C.ops.paged_attention_workspace_bytes(*self._values()))
 
-    def plan(self, query_start: Any, seq_lens: Any, out: Tensor | None = None) -> Tensor:
+    def plan(
+        self, query_start: Any, seq_lens: Any, out: Tensor | None = None, *, settled: bool = False
+    ) -> Tensor:
         """Write the plan of one step.
 
         Parameters
@@ -106,6 +108,11 @@ class AttentionPlanShape:
             int32 [>= ``plan_words``] in the CPU's memory, as for a pinned buffer that is copied to
             the GPU without waiting; allocated when left out. It must not change until that copy has
             been made.
+        settled
+            Whether the kernel in front of each call writes no keys or values that the call reads
+            but those of its sequences' own query tokens: as :func:`~mmcore.ops.rope_kv_write` in a
+            step in which no sequence shares a block with another that fills it. The older ones are
+            then read while that kernel may still run.
 
         Returns
         -------
@@ -121,5 +128,5 @@ class AttentionPlanShape:
         """
         if out is None:
             out = torch.empty(max(0, self.plan_words), dtype=torch.int32)
-        _C.ops.plan_paged_attention(query_start, seq_lens, out, *self._values())
+        _C.ops.plan_paged_attention(query_start, seq_lens, out, *self._values(), settled)
         return out

@@ -40,11 +40,12 @@ TensorView view(const std::vector<int32_t>& values) {
 /// A plan, read as kernels read it.
 class Plan {
  public:
-  explicit Plan(const Batch& batch) : batch_(batch), layout_(gpu_plan_layout(batch.shape)) {
+  explicit Plan(const Batch& batch, bool settled = false)
+      : batch_(batch), layout_(gpu_plan_layout(batch.shape)) {
     EXPECT_EQ(attention_plan_words(batch.shape), layout_.words);
     words_.assign(static_cast<size_t>(layout_.words + 32), kUnwritten);
     const Status status = plan_paged_attention(view(batch.query_start), view(batch.seq_lens),
-                                               batch.shape, view(words_));
+                                               batch.shape, view(words_), settled);
     EXPECT_TRUE(status.ok()) << status.message();
     EXPECT_TRUE(std::all_of(words_.end() - 32, words_.end(), [](int32_t w) {
       return w == kUnwritten;
@@ -248,6 +249,22 @@ TEST(GpuPlan, DoesNotDependOnTheBucket) {
       }
       ASSERT_EQ(plan.tiles(), other->tiles());
       for (int32_t i = 0; i < plan.tiles(); ++i) EXPECT_EQ(plan.tile(i), other->tile(i));
+    }
+  }
+}
+
+/// Nothing but what it is for: the same parts of the same keys.
+TEST(GpuPlan, SaysWhetherOlderKeysAreSettled) {
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    Rng rng(seed);
+    const Batch batch = random_batch(rng);
+    const Plan plan(batch), settled(batch, true);
+    for (int32_t w = 0; w < plan.layout().workers; ++w) {
+      DecodeWorker a = plan.worker(w), b = settled.worker(w);
+      EXPECT_EQ(a.settled, 0);
+      EXPECT_EQ(b.settled, b.begin < b.end ? 1 : 0);
+      b.settled = 0;
+      ASSERT_EQ(std::memcmp(&a, &b, sizeof(a)), 0) << "seed " << seed << " worker " << w;
     }
   }
 }

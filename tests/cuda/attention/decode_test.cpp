@@ -70,11 +70,11 @@ struct GpuBatch {
     set_plan(data.query_start.view(), cache.seq_lens.view());
   }
 
-  void set_plan(const TensorView& starts, const TensorView& lens) {
+  void set_plan(const TensorView& starts, const TensorView& lens, bool settled = false) {
     std::vector<int32_t> words(static_cast<size_t>(plan.view().numel()));
     const Status status = ops::plan_paged_attention(
         starts, lens, shape,
-        TensorView(words.data(), DType::kInt32, {static_cast<int64_t>(words.size())}));
+        TensorView(words.data(), DType::kInt32, {static_cast<int64_t>(words.size())}), settled);
     ASSERT_TRUE(status.ok()) << status.message();
     plan.write({reinterpret_cast<const uint8_t*>(words.data()), words.size() * 4});
   }
@@ -123,10 +123,12 @@ AttentionCase random_case(Rng& rng, int64_t longest) {
 void check_case(const AttentionCase& c, Rng& rng, int64_t max_query_len = 0) {
   AttentionData data(c, rng);
   const PagedCache cache(c, data, rng);
-  const GpuBatch batch(c, data, cache, max_query_len);
-  const std::vector<uint8_t> plan = batch.plan.bytes();
+  GpuBatch batch(c, data, cache, max_query_len);
   const std::vector<double> expected = attention_oracle(c, data);
+  std::vector<uint8_t> plan;
   for (int run = 0; run < 2; ++run) {
+    batch.set_plan(data.query_start.view(), cache.seq_lens.view(), run > 0);
+    plan = batch.plan.bytes();
     const Status status = ops::paged_attention(batch.args);
     ASSERT_TRUE(status.ok()) << status.message();
     batch.out.fetch(data.out);
@@ -234,6 +236,66 @@ TEST_F(Decode, WorksThroughManyShortSequences) {
   check_case(c, rng, 1);
 }
 
+/// A row of this step's keys that is read before rope_kv_write has written it is NaN.
+TEST_F(Decode, ReadsTheNewestKeysBehindTheirWriter) {
+  Rng rng(11);
+  AttentionCase c;
+  c.dtype = c.kv_dtype = DType::kBFloat16;
+  c.head_dim = 128;
+  c.kv_heads = 4;
+  c.query_lens.assign(24, 1);
+  for (size_t n = 0; n < c.query_lens.size(); ++n) {
+    c.key_lens.push_back(1 + static_cast<int64_t>(n) * 17);
+  }
+  AttentionData data(c, rng);
+  const PagedCache cache(c, data, rng);
+  GpuBatch batch(c, data, cache, 1);
+  batch.set_plan(data.query_start.view(), cache.seq_lens.view(), true);
+  const int64_t tokens = c.queries(), row = c.kv_heads * c.head_dim;
+  HostTensor k(c.dtype, {tokens, c.kv_heads, c.head_dim}), v = k, slots(DType::kInt64, {tokens});
+  HostTensor unwritten_k = cache.k, unwritten_v = cache.v;
+  for (int64_t n = 0, keys = 0; n < tokens; ++n) {
+    const int64_t last = c.key_lens[static_cast<size_t>(n)] - 1;
+    const int64_t block =
+        static_cast<int64_t>(cache.tables.get(n * cache.tables.shape()[1] + last / c.block_size));
+    const int64_t slot = block * c.block_size + last % c.block_size;
+    slots.set(n, static_cast<double>(slot));
+    for (int64_t e = 0; e < row; ++e) {
+      k.set(n * row + e, data.k.get((keys + last) * row + e));
+      v.set(n * row + e, data.v.get((keys + last) * row + e));
+      unwritten_k.set(slot * row + e, NAN);
+      unwritten_v.set(slot * row + e, NAN);
+    }
+    keys += last + 1;
+  }
+  const Mirror new_k(k), new_v(v), new_slots(slots), no_k(unwritten_k), no_v(unwritten_v);
+  const auto forget = [](const Mirror& to, const Mirror& from) {
+    ASSERT_EQ(cudaMemcpyAsync(to.view().data, from.view().data,
+                              static_cast<size_t>(from.view().numel()) * 2,
+                              cudaMemcpyDeviceToDevice, nullptr),
+              cudaSuccess);
+  };
+  const std::vector<double> expected = attention_oracle(c, data);
+  for (int run = 0; run < 30; ++run) {
+    forget(batch.k, no_k);
+    forget(batch.v, no_v);
+    const Status written = ops::rope_kv_write({.q = {},
+                                               .k = new_k.view(),
+                                               .v = new_v.view(),
+                                               .positions = {},
+                                               .cos_sin = {},
+                                               .k_cache = batch.k.view(),
+                                               .v_cache = batch.v.view(),
+                                               .slot_mapping = new_slots.view()});
+    ASSERT_TRUE(written.ok()) << written.message();
+    const Status status = ops::paged_attention(batch.args);
+    ASSERT_TRUE(status.ok()) << status.message();
+    batch.out.fetch(data.out);
+    ops::testing::expect_close(data.out, expected);
+    ASSERT_FALSE(HasFailure()) << "run " << run;
+  }
+}
+
 TEST_F(Decode, GivesTheSameBitsEachTime) {
   Rng rng(6);
   AttentionCase c;
@@ -245,9 +307,10 @@ TEST_F(Decode, GivesTheSameBitsEachTime) {
   c.key_lens = {1500, 40, 2300, 513};
   AttentionData data(c, rng);
   const PagedCache cache(c, data, rng);
-  const GpuBatch batch(c, data, cache);
+  GpuBatch batch(c, data, cache);
   std::vector<std::byte> first;
   for (int run = 0; run < 20; ++run) {
+    batch.set_plan(data.query_start.view(), cache.seq_lens.view(), run % 2 == 1);
     ASSERT_TRUE(ops::paged_attention(batch.args).ok());
     batch.out.fetch(data.out);
     if (run == 0) first = data.out.bytes();

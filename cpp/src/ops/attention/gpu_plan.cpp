@@ -83,7 +83,7 @@ int64_t lay_out(const Lengths& lengths, const AttentionPlanShape& shape,
 }
 
 void divide(const std::vector<DecodeSequence>& sequences, int64_t line, int32_t workers,
-            int32_t* out) {
+            bool settled, int32_t* out) {
   const int64_t chunk = std::max<int64_t>(kMinChunk, divide_up(line, workers));
   size_t index = 0;
   for (int32_t w = 0; w < workers; ++w) {
@@ -98,6 +98,7 @@ void divide(const std::vector<DecodeSequence>& sequences, int64_t line, int32_t 
       worker.sequences = to_int32(static_cast<int64_t>(sequences.size()));
       worker.index = to_int32(static_cast<int64_t>(index));
       worker.unit = (worker.begin - first.line) / (first.cells + kUnitOverhead);
+      worker.settled = settled ? 1 : 0;
       worker.first = first;
     }
     std::memcpy(out + w * kWords<DecodeWorker>, &worker, sizeof(worker));
@@ -173,7 +174,7 @@ int64_t paged_attention_workspace_bytes(const AttentionPlanShape& shape) {
 }
 
 Status plan_paged_attention(const TensorView& query_start, const TensorView& seq_lens,
-                            const AttentionPlanShape& shape, const TensorView& plan) {
+                            const AttentionPlanShape& shape, const TensorView& plan, bool settled) {
   ShapeCheck check(kOp);
   const auto N = check.dim("N"), W = check.dim("W");
   check.tensor("query_start", query_start, {N + 1}).dtype(DType::kInt32);
@@ -208,7 +209,7 @@ Status plan_paged_attention(const TensorView& query_start, const TensorView& seq
     return check.status();
   }
   std::fill_n(words, layout.words, 0);
-  divide(sequences, line, layout.workers, words + layout.workers_at);
+  divide(sequences, line, layout.workers, settled, words + layout.workers_at);
   if (!sequences.empty()) {
     std::memcpy(words + layout.sequences_at, sequences.data(),
                 sequences.size() * sizeof(DecodeSequence));

@@ -56,7 +56,8 @@ struct alignas(16) DecodeWorker {
   int32_t sequences;  // in decode
   int32_t index;      // of `first` among the sequences in decode
   int32_t unit;       // of `first`
-  int32_t reserved[2];
+  int32_t settled;    // 1: as plan_paged_attention's argument says
+  int32_t reserved;
   DecodeSequence first;
 };
 
