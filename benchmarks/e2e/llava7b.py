@@ -1,7 +1,7 @@
 """LLaVA-1.5-7B on a GPU, against Hugging Face transformers in the same run: random weights.
 
     python -m benchmarks.e2e.llava7b [--batch 1 --batch 32] [--new-tokens 128] [--json FILE]
-        [--eager] [--no-rival] [--timeline] [--requests 256] [--picture 1024x768]
+        [--one-by-one] [--eager] [--no-rival] [--timeline] [--requests 256] [--picture 1024x768]
     python -m benchmarks.e2e.llava7b --tiny --device cpu ...
 
 The shape is LLaVA-1.5-7B's: CLIP ViT-L/14 at 336 pixels and a Llama of 32 layers, in bfloat16. No
@@ -10,8 +10,10 @@ request is a picture of its own, 576 rows, and 65 tokens of text; end-of-text is
 are prepared inside the measured time on both sides. The rival is `generate` with SDPA and a static
 batch of one length.
 
-`--timeline` adds tables of where a first token's and a decode step's time goes, `--requests` the
-requests a second when so many are given at once. `--tiny` tries the program out.
+`--one-by-one` and `--eager` measure mmcore once more: with each step launched when the one before
+it has ended, and without CUDA graphs. `--timeline` adds tables of where the time of a first token
+and of a decode step goes, `--requests` the requests a second when so many are given at once.
+`--tiny` tries the program out.
 """
 
 from __future__ import annotations
@@ -67,7 +69,16 @@ Generate = Callable[[list[Request], int], list[list[int]]]
 class MmcoreEngine:
     """Serves with mmcore."""
 
-    def __init__(self, folder: Path, shape: Shape, device: str, *, eager: bool, batch: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        shape: Shape,
+        device: str,
+        *,
+        batch: int,
+        eager: bool = False,
+        overlapping: bool | None = None,
+    ) -> None:
         from mmcore import LLM
 
         self._image_token = shape.image_token
@@ -77,6 +88,7 @@ class MmcoreEngine:
             load_format="dummy",
             device=device,
             enforce_eager=eager,
+            async_scheduling=overlapping,
             max_num_seqs=max(batch, 256),
             limit_mm_per_prompt={"image": 1},
         )
@@ -244,19 +256,33 @@ def measure_requests(
 ) -> dict[str, Any]:
     """Give many requests at once, and count how many end in a second."""
     generate(requests.take(min(count, 32)), 4)
+    before = metrics_of(generate)
     elapsed = timed(generate, requests.take(count), new_tokens)
+    counted = {name: value - before[name] for name, value in metrics_of(generate).items()}
     print(
         f"{name}: {count} requests of {new_tokens} tokens in {elapsed:.2f} s: "
         f"{count / elapsed:.2f} requests/s, {count * new_tokens / elapsed:.0f} output tokens/s",
         flush=True,
     )
+    if counted:
+        print("  " + ", ".join(f"{name} {value}" for name, value in counted.items()), flush=True)
     return {
         "engine": name,
+        "metrics": counted,
         "requests": count,
         "new_tokens": new_tokens,
         "seconds": elapsed,
         "requests_per_s": count / elapsed,
     }
+
+
+def metrics_of(generate: Generate) -> dict[str, int]:
+    """Give the counters of an engine that say what its steps were; none of a rival's."""
+    if not isinstance(generate, MmcoreEngine):
+        return {}
+    names = ("steps", "steps_ahead", "rows_surplus", "tokens_planned", "preemptions")
+    metrics = generate.llm.llm_engine.metrics()
+    return {name: metrics[name] for name in names}
 
 
 def since_process_start() -> float:
@@ -281,6 +307,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, action="append")
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--one-by-one", action="store_true", help="measure without overlap, too")
     parser.add_argument("--eager", action="store_true", help="measure mmcore without graphs, too")
     parser.add_argument("--no-rival", action="store_true", help="leave transformers out")
     parser.add_argument("--timeline", action="store_true", help="say where the time goes")
@@ -312,10 +339,12 @@ def main() -> None:
         folder = Path(name)
         write_checkpoint(shape, folder)
 
-        def mmcore_engine(*, eager: bool) -> MmcoreEngine:
-            return MmcoreEngine(folder, shape, options.device, eager=eager, batch=max(batches))
+        def mmcore_engine(**how: bool) -> MmcoreEngine:
+            return MmcoreEngine(folder, shape, options.device, batch=max(batches), **how)
 
-        makers: dict[str, Callable[[], Generate]] = {"mmcore": lambda: mmcore_engine(eager=False)}
+        makers: dict[str, Callable[[], Generate]] = {"mmcore": mmcore_engine}
+        if options.one_by_one:
+            makers["mmcore one by one"] = lambda: mmcore_engine(overlapping=False)
         if options.eager:
             makers["mmcore eager"] = lambda: mmcore_engine(eager=True)
         if not options.no_rival:

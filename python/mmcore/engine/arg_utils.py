@@ -89,7 +89,8 @@ class EngineArgs:
         Waiting requests, and their tokens, before new ones are refused; 0 for no limit.
     async_scheduling
         Launch the next step while one runs, so that a GPU need not wait for the host. The tokens
-        are the same. On a CPU it gains nothing.
+        are the same. None does so on a GPU, unless `enforce_eager` is set; on a CPU it gains
+        nothing.
     step_watchdog
         Seconds after which a step counts as slow in the metrics; 0 watches none.
     encoder_budget, encoder_cache_rows
@@ -136,7 +137,7 @@ class EngineArgs:
     max_logprobs: int = 20
     max_queued_requests: int = 0
     max_queued_tokens: int = 0
-    async_scheduling: bool = False
+    async_scheduling: bool | None = None
     step_watchdog: float = 0.0
     encoder_budget: int | None = None
     encoder_cache_rows: int | None = None
@@ -208,6 +209,10 @@ class EngineArgs:
                 chunked=chunked,
                 multimodal=model_config.is_multimodal_model,
             )
+        device_config = DeviceConfig(self.device)
+        overlaps = self.async_scheduling
+        if overlaps is None:
+            overlaps = device_config.device_type == "cuda" and not self.enforce_eager
         scheduler_config = SchedulerConfig(
             max_num_batched_tokens=budget,
             max_num_seqs=self.max_num_seqs,
@@ -216,7 +221,7 @@ class EngineArgs:
             max_preemptions=self.max_preemptions,
             max_queued_requests=self.max_queued_requests,
             max_queued_tokens=self.max_queued_tokens,
-            async_scheduling=self.async_scheduling,
+            async_scheduling=overlaps,
             step_watchdog=self.step_watchdog,
             max_prefill_chunk=self.max_prefill_chunk,
         )
@@ -233,7 +238,7 @@ class EngineArgs:
             ),
             scheduler_config=scheduler_config,
             load_config=LoadConfig(self.load_format),  # type: ignore[arg-type]  # checked there
-            device_config=DeviceConfig(self.device),
+            device_config=device_config,
             max_logprobs=_at_least("max_logprobs", self.max_logprobs, 0),
             mm_input_cache_bytes=_at_least("mm_input_cache_bytes", self.mm_input_cache_bytes, 0),
             encoder_budget=_optional("encoder_budget", self.encoder_budget),

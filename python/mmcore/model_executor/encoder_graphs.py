@@ -16,6 +16,7 @@ import torch
 
 from mmcore.model_executor.graph_capture import GraphCapture, without_collections
 from mmcore.multimodal.byte_pixels import BytePixels, look_up
+from mmcore.transfer import to_device
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,31 +64,6 @@ class _Captured:
     outputs: list[torch.Tensor]
 
 
-class _PinnedBytes:
-    """The way of bytes to a device through memory that its copy engine reads by itself."""
-
-    def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
-        on_gpu = device.type == "cuda"
-        self._device = device
-        self._host = torch.empty(shape, dtype=torch.uint8, pin_memory=on_gpu)
-        self._array = self._host.numpy()
-        self._sent: Any = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
-        self._host_table = torch.empty(0)
-        self._table = torch.empty(0)
-
-    def to_device(self, pixels: BytePixels, first: int, taken: int) -> torch.Tensor:
-        """Give floats of some items on the device."""
-        if pixels.table is not self._host_table:
-            self._host_table, self._table = pixels.table, pixels.table.to(self._device)
-        if self._sent is not None:
-            self._sent.synchronize()  # what was sent last has left the memory
-        self._array[:taken] = pixels.data.numpy()[first : first + taken]
-        data = self._host[:taken].to(self._device, non_blocking=True)
-        if self._sent is not None:
-            self._sent.record()
-        return look_up(data, self._table)
-
-
 class EncoderGraphs:
     """Runs a model's ``embed_multimodal`` from graphs.
 
@@ -109,7 +85,8 @@ class EncoderGraphs:
         self._counts = counts
         self._device = device
         self._input = torch.zeros((counts[-1], *media.shape), dtype=torch.float32, device=device)
-        self._bytes = _PinnedBytes((counts[-1], *media.shape), device)
+        self._host_table = torch.empty(0)
+        self._table = torch.empty(0)
         self._capturing = GraphCapture(device)
         self._captured: dict[int, _Captured] = {}
         self._usable = True
@@ -181,9 +158,13 @@ class EncoderGraphs:
         """Bring some of a batch's items to where the graphs read them, without waiting."""
         target = self._input[:taken]
         if isinstance(pixels, BytePixels):
-            target.copy_(self._bytes.to_device(pixels, first, taken))
+            if pixels.table is not self._host_table:
+                self._host_table = pixels.table
+                self._table = to_device(pixels.table, self._device)
+            data = to_device(pixels.data[first : first + taken], self._device)
+            target.copy_(look_up(data, self._table))
         else:
-            target.copy_(pixels[first : first + taken], non_blocking=True)
+            target.copy_(to_device(pixels[first : first + taken], self._device))
 
     def _capture(self, count: int) -> _Captured | None:
         """Capture one number of items; an encoder that cannot be captured runs without from now."""

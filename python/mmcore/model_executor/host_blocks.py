@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mmcore.transfer import to_device
+
 if TYPE_CHECKING:
     from mmcore.model_executor.kv_cache import KvCacheSpec
 
@@ -87,7 +89,7 @@ class HostBlocks:
             yield transfers[first : first + self._batch]
 
     def _index(self, blocks: list[int]) -> torch.Tensor:
-        return torch.tensor(blocks, dtype=torch.int64, device=self._device)
+        return to_device(torch.tensor(blocks, dtype=torch.int64), self._device)
 
     def _staging(self, num_blocks: int) -> torch.Tensor:
         dtype = self._kv_caches[0].dtype

@@ -31,6 +31,7 @@ from mmcore.model_executor.sampling_metadata import SamplingMetadata
 from mmcore.model_executor.step_in_flight import DeviceSampler, StepInFlight
 from mmcore.model_executor.step_inputs import HostInputs, PlanReader, StepInputs
 from mmcore.multimodal import MultiModalInputs
+from mmcore.transfer import to_device
 
 if TYPE_CHECKING:
     from torch import nn
@@ -273,8 +274,7 @@ class ModelRunner:
         return DecodeStep(hidden, step_inputs.sample_rows)
 
     def _to_device(self, array: np.ndarray[Any, Any]) -> torch.Tensor:
-        tensor = torch.from_numpy(array)
-        return tensor if self.device.type == "cpu" else tensor.to(self.device)
+        return to_device(torch.from_numpy(array), self.device)
 
     def _note_scheduled(self, plan: _C.StepPlan) -> None:
         now = time.time()

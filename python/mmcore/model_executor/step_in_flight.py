@@ -15,6 +15,7 @@ import torch
 
 from mmcore.errors import ValidationError
 from mmcore.ops import sample_tensors
+from mmcore.transfer import to_device
 
 if TYPE_CHECKING:
     from mmcore import _C
@@ -44,9 +45,7 @@ class DeviceSampler:
 
     def sample(self, logits: torch.Tensor) -> None:
         """Launch the sampler behind what computes the logits."""
-        columns = self._parameters
-        if logits.device.type != "cpu":
-            columns = columns.pin_memory().to(logits.device, non_blocking=True)
+        columns = to_device(self._parameters, logits.device)
         rows = logits.shape[0]
 
         def column(first: int, words: int, dtype: torch.dtype) -> torch.Tensor:
@@ -107,7 +106,7 @@ class StepInFlight:
             ids = torch.tensor(self._plan.sampled_tokens, dtype=torch.int32)
             if len(ids) != self._plan.num_samples:
                 ids = torch.zeros(self._plan.num_samples, dtype=torch.int32)
-            ids = self._on_device = ids.to(self._device)
+            ids = self._on_device = to_device(ids, self._device)
         return ids.clamp(min=0, max=largest).long()
 
     def end(self, ahead: MediaAhead | None) -> list[Failure] | None:

@@ -14,6 +14,7 @@ from mmcore.multimodal.processor_kwargs import (
     get_allowed_kwarg_only_overrides,
     resolve_mm_processor_kwargs,
 )
+from mmcore.transfer import to_device
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,7 +123,7 @@ class MultiModalInputs(UserDict[str, NestedTensors]):
                 return [move(child) for child in value]
             if isinstance(value, BytePixels):
                 return value.floats(device)
-            return value.to(device, non_blocking=True)
+            return to_device(value, device)
 
         return {name: move(value) for name, value in batched_inputs.items()}
 

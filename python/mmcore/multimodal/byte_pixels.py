@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mmcore.transfer import to_device
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -71,8 +73,7 @@ class BytePixels:
     def floats(self, device: torch.types.Device = None) -> torch.Tensor:
         """Make the tensor, float32, on a device: the bytes travel, not the floats."""
         device = self.data.device if device is None else device
-        data = self.data.to(device, non_blocking=True)
-        return look_up(data, self.table.to(device, non_blocking=True))
+        return look_up(to_device(self.data, device), to_device(self.table, device))
 
     @staticmethod
     def stack(pixels: Sequence[BytePixels]) -> BytePixels | None:
