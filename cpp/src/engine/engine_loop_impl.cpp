@@ -49,10 +49,12 @@ void EngineLoop::Impl::run_until_closed() {
 
 // Waits for something to do and takes the inbox. False: all is over.
 bool EngineLoop::Impl::next_batch() {
+  // A step that the runner still holds may be of sequences that have ended, and gives no output.
   const bool idle = !engine_->has_unfinished();
+  if (idle) publish();
   std::unique_lock lock(mutex_);
-  busy_ = false;
-  if (live_.empty() && inbox_.empty()) quiet_.notify_all();
+  busy_ = !idle;
+  if (idle && live_.empty() && inbox_.empty()) quiet_.notify_all();
   if (idle) wake_.wait(lock, [&] { return !inbox_.empty() || closing_; });
   if (idle && inbox_.empty()) return false;
   busy_ = true;
@@ -215,7 +217,8 @@ void EngineLoop::Impl::break_down(const Status& reason) {
 void EngineLoop::Impl::end_thread() {
   for (auto& [id, listener] : listeners_)
     if (listener.sink != nullptr) listener.sink->close();
-  listeners_.clear();  // and with them what callbacks keep
+  listeners_.clear();              // and with them what callbacks keep
+  thread_id_ = std::thread::id();  // a thread that is started later may get it
   const std::scoped_lock lock(mutex_);
   exited_ = true;
   busy_ = false;

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <future>
+#include <limits>
 #include <stdexcept>
 #include <thread>
 
@@ -29,6 +30,36 @@ TEST(EngineLoopMisuse, CreateRefusesWhatCannotWork) {
           .status()
           .code(),
       StatusCode::kInvalidArgument);
+}
+
+TEST(EngineLoopMisuse, NullAndEmptyEverywhere) {
+  const auto runner = std::make_shared<CountingRunner>();
+  const auto loop = make_loop(runner);
+  EXPECT_EQ(Engine::create(small_config(), nullptr).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(loop->submit(text_request(3, 1), nullptr).status().code(),
+            StatusCode::kInvalidArgument);
+  EXPECT_EQ(loop->submit(text_request(3, 1), EngineLoop::OutputCallback()).status().code(),
+            StatusCode::kInvalidArgument);
+  EXPECT_EQ(loop->stream({}).status().code(), StatusCode::kInvalidArgument);
+  Request without_length = text_request(5, 1);
+  without_length.media.resize(1);
+  EXPECT_EQ(loop->stream(without_length).status().code(), StatusCode::kPlaceholderMismatch);
+  for (const int32_t num_sequences : {0, -1, std::numeric_limits<int32_t>::max()}) {
+    Request request = text_request(3, 1);
+    request.num_sequences = num_sequences;
+    EXPECT_EQ(loop->stream(request).status().code(), StatusCode::kInvalidArgument);
+  }
+  for (const RequestId id : {RequestId{0}, std::numeric_limits<RequestId>::max()}) {
+    EXPECT_EQ(loop->abort(id).code(), StatusCode::kNotFound);
+    EXPECT_EQ(loop->finish(id, -1).code(), StatusCode::kNotFound);
+  }
+  // An item without a payload is the runner's to refuse; this one asks for none.
+  Request bare = text_request(5, 10);
+  bare.media.push_back({.offset = 1, .length = 2});
+  EXPECT_EQ(tokens_of(loop->stream(bare).value()->collect(kLong).value()), counted(14, 8));
+  EXPECT_TRUE(loop->drain(kLong).ok());
+  EXPECT_TRUE(loop->drain(microseconds::min()).ok());
+  EXPECT_EQ(runner->num_held(), 0u);
 }
 
 TEST(EngineLoopMisuse, UseAfterShutdown) {
@@ -157,6 +188,53 @@ TEST(EngineLoopMisuse, DestroyInsideACallback) {
     gone.get_future().get();  // the callback, and with it all that it kept, was given back
     EXPECT_TRUE(other->abort().ok());
   }
+}
+
+// Likewise in the middle of a step. Nobody can join the thread: it lets the runner go last of all.
+TEST(EngineLoopMisuse, DestroyInsideTheRunner) {
+  for (const bool overlapping : {false, true}) {
+    EngineConfig config = small_config();
+    config.async_schedule = overlapping;
+    CountingRunner* made = overlapping ? new OverlappingRunner : new CountingRunner;
+    std::promise<void> gone;
+    std::shared_ptr<CountingRunner> runner(made, [&](CountingRunner* last) {
+      EXPECT_EQ(last->num_held(), 0u);
+      delete last;
+      gone.set_value();
+    });
+    Gate gate;
+    std::unique_ptr<EngineLoop> loop;
+    made->before_step = [&](const StepPlan&) {
+      gate.pass();
+      if (made->steps == 3) loop.reset();
+    };
+    loop = EngineLoop::create(config, std::move(runner)).value();
+    const auto first = loop->stream(text_request(3, 1, 50)).value();
+    const auto second = loop->stream(text_request(3, 100, 50)).value();
+    gate.open();
+    EXPECT_EQ(first->collect(kLong).value().at(0).finish_reason, FinishReason::kAborted);
+    EXPECT_EQ(second->collect(kLong).value().at(0).finish_reason, FinishReason::kAborted);
+    gone.get_future().get();
+    EXPECT_TRUE(first->abort().ok());
+  }
+}
+
+// What a handle's destructor does twice: once by hand, by many at once, and then by itself.
+TEST(EngineLoopMisuse, ShutdownTwiceAtOnce) {
+  const auto runner = std::make_shared<CountingRunner>();
+  auto loop = make_loop(runner);
+  const auto request = loop->stream(text_request(3, 1, 60)).value();
+  std::vector<std::thread> threads;
+  std::atomic<int> ok = 0;
+  for (int t = 0; t < 8; ++t)
+    threads.emplace_back([&, t] {
+      ok += loop->shutdown(t % 2 == 0 ? ShutdownMode::kNow : ShutdownMode::kGraceful).ok();
+    });
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(ok, 8);
+  EXPECT_TRUE(request->collect(kLong).value().at(0).finished());
+  EXPECT_EQ(runner->num_held(), 0u);
+  loop.reset();
 }
 
 TEST(EngineLoopMisuse, StreamsOutliveTheLoop) {

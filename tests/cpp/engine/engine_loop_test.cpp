@@ -263,6 +263,20 @@ TEST_F(EngineLoopTest, RunsAnAsynchronousSchedule) {
   EXPECT_EQ(runner->num_held(), 0u);
 }
 
+// The last request ends while a step with a row of it runs: that step is waited for, and seen.
+TEST_F(EngineLoopTest, DrainWaitsForAStepThatNobodyNeeds) {
+  EngineConfig config = small_config();
+  config.async_schedule = true;
+  const auto overlapping = std::make_shared<OverlappingRunner>();
+  runner = overlapping;
+  open({}, config);
+  Request request = text_request(5, 10, 20);
+  request.sampling.stop_token_ids = {17};
+  EXPECT_EQ(tokens_of(stream(request)->collect(kLong).value()), counted(14, 3));
+  expect_idle();
+  EXPECT_EQ(loop->metrics().rows_surplus, 1u);
+}
+
 TEST_F(EngineLoopTest, BrokenEngineEndsEverythingWithItsError) {
   Gate gate;
   runner->before_step = [&](const StepPlan&) { gate.pass(); };
