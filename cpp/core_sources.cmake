@@ -41,6 +41,7 @@ set(MMCORE_CORE_SOURCES
   src/c_api/request.cpp
   src/c_api/runner.cpp
   src/c_api/table_runner.cpp
+  src/c_api/table_step.cpp
 )
 
 # Entered only after a run-time check; code that calls into it tests __x86_64__.

@@ -6,6 +6,7 @@ set(MMCORE_HOST_TESTS
   c_api/callback_test.cpp
   c_api/engine_test.cpp
   c_api/misuse_test.cpp
+  c_api/overlap_test.cpp
   c_api/runner_test.cpp
   c_api/sized_struct_test.cpp
 )

@@ -55,7 +55,7 @@ MIRRORS = [
     (
         "mmcore_step",
         [("model_runner.h", "StepPlan")],
-        {"token_sources"},  # of steps that overlap, which a runner of C functions does not
+        set(),
         {"num_sequences", "num_tokens", "num_sample_rows", "num_prompt_logprob_rows"},
         {"host_saves", "host_loads", "block_copies", "encode", "embeddings", "evict"},
     ),

@@ -43,7 +43,7 @@ extern "C" {
 
 /* Of this header: major << 16 | minor. The library serves every header of its major version whose
  * minor is not above its own. */
-#define MMCORE_C_ABI_VERSION UINT32_C(0x00010000)
+#define MMCORE_C_ABI_VERSION UINT32_C(0x00010001)
 
 typedef int32_t mmcore_status;
 enum {
@@ -241,6 +241,10 @@ typedef struct mmcore_step {
   const int64_t* evict;
   int32_t max_query_len;
   int32_t max_seq_len;
+  /* NULL where all tokens are known, else [T]: where token_ids has -1, the index into the samples
+   * of the step begun before this one whose token it is; -1 elsewhere. Only in steps that overlap.
+   */
+  const int32_t* token_sources;
 } mmcore_step;
 
 typedef struct mmcore_logprob {
@@ -353,7 +357,8 @@ MMCORE_API mmcore_status mmcore_content_id(const void* const* frames, const int6
 typedef struct mmcore_runner_functions {
   uint32_t struct_size;
   int32_t num_host_blocks; /* that it can save KV blocks to; 0: none */
-  /* Runs one step. A code other than MMCORE_OK is a failure of the step as a whole. */
+  /* Runs one step. A code other than MMCORE_OK is a failure of the step as a whole. May be NULL
+   * where begin and end are set. */
   mmcore_status (*execute)(void* context, const mmcore_step* step, mmcore_step_result* result);
   /* May be NULL. Tells of a request before any step names it; a code refuses it. */
   mmcore_status (*accept)(void* context, uint64_t request, const mmcore_submission* submission);
@@ -361,6 +366,21 @@ typedef struct mmcore_runner_functions {
   void (*release)(void* context, uint64_t request);
   /* May be NULL. Called once, on any thread, when nothing uses the runner any more. */
   void (*destroy)(void* context);
+  /* Both, or neither: for a runner that takes a step while the one before it runs. With
+   * mmcore_config.async_schedule the engine calls these instead of execute.
+   *
+   * begin takes a step and returns when its work is launched. At most two steps are begun and not
+   * ended; they run in the order of their begin. Unknown tokens (token_sources) are samples of the
+   * step begun before this one. `step` and `result` stay where they are, with all that they point
+   * to, until end has returned for this step: the answer may be written at any time before, on any
+   * thread. A code other than MMCORE_OK means that the step was not taken, and end is not called
+   * for it; where sequence_status names requests they are at fault, and nobody else.
+   *
+   * end waits for the oldest step begun, whose `step` and `result` it gets again, and is like
+   * execute otherwise. Where a step fails, the one begun behind it is ended too, and its answer is
+   * dropped. */
+  mmcore_status (*begin)(void* context, const mmcore_step* step, mmcore_step_result* result);
+  mmcore_status (*end)(void* context, const mmcore_step* step, mmcore_step_result* result);
 } mmcore_runner_functions;
 
 MMCORE_API mmcore_status mmcore_runner_create(const mmcore_runner_functions* functions,

@@ -29,7 +29,10 @@ mmcore_status mmcore_runner_create(const mmcore_runner_functions* functions, voi
     *runner = 0;
     mmcore_runner_functions known{};
     MMCORE_RETURN_IF_ERROR(read_struct("mmcore_runner_functions", functions, known));
-    if (known.execute == nullptr) return null_argument("execute");
+    if ((known.begin == nullptr) != (known.end == nullptr))
+      return null_argument(known.begin == nullptr ? "begin, where end is set,"
+                                                  : "end, where begin is set,");
+    if (known.execute == nullptr && known.begin == nullptr) return null_argument("execute");
     if (known.num_host_blocks < 0)
       return Status::invalid_argument(
           "num_host_blocks is " + std::to_string(known.num_host_blocks) + "; expected 0 or more.");

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <array>
-#include <vector>
 
+#include "c_api/table_step.h"
 #include "mmcore/c_api.h"
 #include "mmcore/model_runner.h"
 
@@ -22,42 +22,28 @@ class TableRunner : public ModelRunner {
 
   Status accept(RequestId request, const Request& content) override;
   Status execute(const StepPlan& plan, StepResult& result) override;
+  bool overlaps() const override;
+  Status begin(StepPlan& plan, StepResult& result) override;
+  Status end() override;
   void release(RequestId request) override;
   int32_t num_host_blocks() const override { return functions_.num_host_blocks; }
 
  private:
-  mmcore_step view(const StepPlan& plan);
-  mmcore_step_result room_for(const StepPlan& plan);
-  Status take(const StepPlan& plan, StepResult& result);
-  Status failure(mmcore_status code, const char* what) const;
+  static Status not_taken(TableStep& shown, const StepPlan& plan, mmcore_status code,
+                          StepResult& result);
 
   const mmcore_runner_functions functions_;
   void* const context_;
   void (*destroy_)(void* context) = nullptr;
-
-  // What a step shows and what it gets back; kept, so that steps do not allocate.
-  std::vector<mmcore_sequence> sequences_;
-  std::vector<mmcore_sample_row> sampling_;
-  std::vector<mmcore_logit_bias> biases_;
-  std::vector<mmcore_host_copy> host_saves_;
-  std::vector<mmcore_host_copy> host_loads_;
-  std::vector<mmcore_block_copy> block_copies_;
-  std::vector<mmcore_encode_item> encode_;
-  std::vector<mmcore_embedding_copy> embeddings_;
-  std::vector<int32_t> tokens_;
-  std::vector<mmcore_status> sequence_status_;
-  struct Logprobs {
-    std::vector<int64_t> starts;
-    std::vector<mmcore_logprob> values;
-    std::vector<int32_t> counts;
-    void clear(size_t rows);
-    void add_row(int32_t num_logprobs);
-    /// False if the runner announces more than there is room for.
-    bool read(size_t row, std::vector<TokenLogprob>& out) const;
+  std::array<TableStep, 2> steps_;
+  struct Begun {
+    TableStep* shown = nullptr;
+    const StepPlan* plan = nullptr;
+    StepResult* result = nullptr;
   };
-  Logprobs logprobs_;
-  Logprobs prompt_logprobs_;
-  std::array<char, 1024> message_{};
+  std::array<Begun, 2> begun_;  // and not ended, from oldest_ on
+  size_t oldest_ = 0;
+  size_t num_begun_ = 0;
 };
 
 }  // namespace mmcore::c_api
