@@ -97,6 +97,36 @@ TEST_F(CApiTest, RunnersMayNotWaitForTheirEngine) {
   mmcore_request_destroy(nested);
 }
 
+// Handles that go in the middle of what uses them: their objects stay until that is over.
+TEST_F(CApiTest, DestroyInsideHostFunctions) {
+  std::vector<mmcore_status> seen;
+  mmcore_runner own = 0;
+  mmcore_request reading = 0;
+  std::promise<void> submitted;
+  const std::shared_future<void> known = submitted.get_future().share();
+  host.before_step = [&](const mmcore_step*, mmcore_step_result*) {
+    known.wait();
+    if (!seen.empty()) return MMCORE_OK;
+    seen = {mmcore_runner_destroy(own), mmcore_runner_destroy(own), mmcore_engine_destroy(engine),
+            mmcore_request_destroy(reading), mmcore_request_destroy(reading)};
+    EXPECT_EQ(host.destroyed, 0) << "it runs";
+    return MMCORE_OK;
+  };
+  open();
+  own = runner;
+  reading = submit(CRequest(5, 10, 30));
+  const mmcore_request other = submit(CRequest(5, 100));
+  submitted.set_value();
+  EXPECT_EQ(read_all(other).tokens, counted_after(104, 8));
+  EXPECT_EQ(seen, std::vector<mmcore_status>({MMCORE_OK, MMCORE_INVALID_HANDLE, MMCORE_WRONG_THREAD,
+                                              MMCORE_OK, MMCORE_INVALID_HANDLE}));
+  EXPECT_EQ(mmcore_request_destroy(other), MMCORE_OK);
+  EXPECT_EQ(mmcore_engine_destroy(engine), MMCORE_OK);
+  EXPECT_EQ(host.destroyed, 1);
+  EXPECT_EQ(host.held, 0);
+  runner = engine = 0;
+}
+
 TEST_F(CApiTest, CallbackThatThrowsEndsItsRequestOnly) {
   open();
   Callback callback{[](const mmcore_output*) { throw std::runtime_error("a host's bug"); }};

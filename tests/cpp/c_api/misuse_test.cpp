@@ -114,6 +114,29 @@ TEST_F(CApiTest, UseAfterDestroyAndMadeUpHandles) {
   EXPECT_EQ(made, 0u);
 }
 
+TEST_F(CApiTest, UseAfterDrain) {
+  open();
+  const mmcore_request request = submit(CRequest(5, 10));
+  ASSERT_EQ(mmcore_engine_drain(engine, kLongUs), MMCORE_OK);
+  EXPECT_EQ(mmcore_engine_drain(engine, kLongUs), MMCORE_OK) << "twice is nothing new";
+  const CRequest content(5, 10);
+  mmcore_request refused = 1;
+  EXPECT_EQ(mmcore_engine_submit(engine, &content.submission, &refused), MMCORE_SHUTDOWN);
+  EXPECT_EQ(refused, 0u);
+  EXPECT_EQ(mmcore_engine_submit_callback(
+                engine, &content.submission, [](void*, const mmcore_output*) {}, nullptr, nullptr),
+            MMCORE_SHUTDOWN);
+  EXPECT_EQ(mmcore_engine_status(engine), MMCORE_SHUTDOWN);
+  uint64_t id = 0;
+  ASSERT_EQ(mmcore_request_id(request, &id), MMCORE_OK);
+  EXPECT_EQ(mmcore_engine_abort(engine, id), MMCORE_NOT_FOUND);
+  EXPECT_EQ(mmcore_engine_finish(engine, id, 0), MMCORE_NOT_FOUND);
+  EXPECT_EQ(mmcore_engine_reset_caches(engine), MMCORE_OK);
+  EXPECT_EQ(read_all(request).tokens, counted_after(14, 8));
+  EXPECT_EQ(mmcore_request_destroy(request), MMCORE_OK);
+  EXPECT_EQ(mmcore_request_destroy(request), MMCORE_INVALID_HANDLE);
+}
+
 TEST_F(CApiTest, BadValuesAreNamed) {
   open();
   mmcore_engine made = 0;

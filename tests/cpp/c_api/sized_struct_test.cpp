@@ -39,6 +39,48 @@ TEST(SizedStruct, SizesThatNobodyHas) {
   }
 }
 
+// Every function that reads or fills a struct, with sizes that it cannot have.
+TEST_F(CApiTest, WrongStructSizesEverywhere) {
+  open();
+  const mmcore_request request = submit(CRequest(5, 10));
+  mmcore_config config = small_c_config();
+  mmcore_runner_functions functions = host.functions();
+  CRequest content(5, 10);
+  mmcore_media_item item{};
+  item.length = 1;
+  mmcore_metrics metrics{};
+  mmcore_output output{};
+  for (const uint32_t size : {0u, 4u, 7u, 4097u, ~0u}) {
+    mmcore_engine made = 0;
+    mmcore_runner other = 0;
+    mmcore_request refused = 0;
+    const auto submitted = [&] {
+      return mmcore_engine_submit(engine, &content.submission, &refused);
+    };
+    config.struct_size = functions.struct_size = metrics.struct_size = output.struct_size = size;
+    EXPECT_EQ(mmcore_engine_create(&config, runner, &made), MMCORE_INVALID_ARGUMENT) << size;
+    EXPECT_EQ(mmcore_runner_create(&functions, &host, &other), MMCORE_INVALID_ARGUMENT) << size;
+    EXPECT_EQ(mmcore_engine_metrics(engine, &metrics), MMCORE_INVALID_ARGUMENT) << size;
+    EXPECT_EQ(mmcore_request_read(request, kLongUs, &output), MMCORE_INVALID_ARGUMENT) << size;
+    content.submission.struct_size = size;
+    EXPECT_EQ(submitted(), MMCORE_INVALID_ARGUMENT) << size;
+    content.submission.struct_size = sizeof(content.submission);
+    content.sampling.struct_size = size;
+    EXPECT_EQ(submitted(), MMCORE_INVALID_ARGUMENT) << size;
+    content.sampling.struct_size = sizeof(content.sampling);
+    item.struct_size = size;
+    content.submission.media = &item;
+    content.submission.num_media = 1;
+    EXPECT_EQ(submitted(), MMCORE_INVALID_ARGUMENT) << size;
+    content.submission.num_media = 0;
+    EXPECT_EQ(mmcore_sampling_init(&content.sampling, size), MMCORE_INVALID_ARGUMENT) << size;
+    EXPECT_EQ(mmcore_submission_init(&content.submission, size), MMCORE_INVALID_ARGUMENT) << size;
+    EXPECT_EQ(made + other + refused, 0u) << size;
+  }
+  EXPECT_EQ(read_all(request).tokens, counted_after(14, 8)) << "it was not harmed";
+  mmcore_request_destroy(request);
+}
+
 TEST_F(CApiTest, OlderCallersGetDefaults) {
   open();
   CRequest content(5, 10);
