@@ -4,7 +4,8 @@
 #   check_service.sh CMAKE_DIR EXPECTED [ARGUMENTS OF load_test.py]
 #
 # CMAKE_DIR holds mmcoreConfig.cmake, EXPECTED what tests/embed/expected.py wrote. Debian's packages are installed where
-# that is allowed; without them it says what is missing and checks nothing.
+# that is allowed; without them it says what is missing and checks nothing. SANITIZE names the sanitizers that the package
+# was built with, as in MMCORE_SANITIZE: the service gets them, too, and ends with its first report.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cmake_dir=$1
@@ -36,16 +37,23 @@ if ! present && ! install; then
   exit 0
 fi
 begin=$SECONDS
+build=$work/service
+options=()
+if [[ -n ${SANITIZE:-} ]]; then
+  build=$work/service-${SANITIZE%%,*}
+  options+=(-DCMAKE_BUILD_TYPE=RelWithDebInfo "-DCMAKE_CXX_FLAGS=-fsanitize=$SANITIZE -fno-omit-frame-pointer")
+  export ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
+fi
 mkdir -p "$work"
-if ! { cmake -S examples/embed_cpp -B "$work/service" -G Ninja -Dmmcore_DIR="$cmake_dir" && cmake --build "$work/service"; } >"$work/log.txt" 2>&1; then
+if ! { cmake -S examples/embed_cpp -B "$build" -G Ninja -Dmmcore_DIR="$cmake_dir" "${options[@]}" && cmake --build "$build"; } >"$work/log.txt" 2>&1; then
   tail -n 40 "$work/log.txt"
   exit 1
 fi
-program=$work/service/mmcore_service
+program=$build/mmcore_service
 if ldd "$program" | awk '{print $1, $3}' | grep -iE '^[^ ]*(python|torch|cuda|cublas)| not$'; then
   echo "service: it must not link these"
   exit 1
 fi
 "$python" tests/embed/service/service_test.py "$program" "$expected/expected.json"
 "$python" tests/embed/service/load_test.py "$program" "$@" | grep -v '^{'
-echo "service: as it should be ($((SECONDS - begin)) s)"
+echo "service${SANITIZE:+ with $SANITIZE}: as it should be ($((SECONDS - begin)) s)"
