@@ -13,7 +13,9 @@ from pathlib import Path
 
 from benchmarks.cuda.table import Row, run_cases, write_json
 
-FAMILIES = ("decode", "linear", "prefill", "projector", "rows", "sampling", "vision_attention")
+FAMILIES = (
+    "decode", "float8", "linear", "prefill", "projector", "rows", "sampling", "vision_attention",
+)  # fmt: skip
 """Modules of this folder, each with a function ``cases()``."""
 
 
