@@ -5,6 +5,7 @@ set(MMCORE_KERNELS_SOURCES
   src/base/thread_pool.cpp
   src/ops/activation.cpp
   src/ops/activation_cpu.cpp
+  src/ops/add.cpp
   src/ops/attention/attention.cpp
   src/ops/attention/attention_cpu.cpp
   src/ops/attention/entry_check.cpp

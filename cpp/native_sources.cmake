@@ -1,14 +1,18 @@
 set(MMCORE_NATIVE_SOURCES
   src/native/byte_pairs.cpp
   src/native/config_reader.cpp
+  src/native/decode_graphs.cpp
   src/native/decoder.cpp
+  src/native/device_sampler.cpp
   src/native/encoder_store.cpp
-  src/native/host_tensor.cpp
   src/native/image_encoder.cpp
   src/native/json.cpp
   src/native/mapped_file.cpp
+  src/native/memory_plan.cpp
   src/native/model_config.cpp
   src/native/native_c.cpp
+  src/native/owned_tensor.cpp
+  src/native/place.cpp
   src/native/pre_tokenizer.cpp
   src/native/preprocessor.cpp
   src/native/resize.cpp
@@ -16,10 +20,12 @@ set(MMCORE_NATIVE_SOURCES
   src/native/runner.cpp
   src/native/runner_load.cpp
   src/native/safetensors.cpp
+  src/native/step_arrays.cpp
   src/native/text_config.cpp
   src/native/tokenizer.cpp
   src/native/tokenizer_file.cpp
   src/native/utf8.cpp
   src/native/vision_config.cpp
   src/native/weight_loader.cpp
+  src/native/weight_upload.cpp
 )

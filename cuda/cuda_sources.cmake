@@ -1,5 +1,6 @@
 set(MMCORE_CUDA_SOURCES
   activation.cu
+  add.cu
   attention/decode.cpp
   attention/decode_e4m3_d128.cu
   attention/decode_e4m3_d256.cu
@@ -44,6 +45,7 @@ set(MMCORE_CUDA_SOURCES
   attention/varlen.cpp
   copy_blocks.cu
   host/device.cpp
+  host/gpu.cpp
   host/tensor_map_encoder.cpp
   matrix/gemv.cu
   matrix/linear.cpp

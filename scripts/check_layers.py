@@ -31,6 +31,7 @@ ALLOWED = {
 LAYER_OF_HEADER = {
     "tensor.h": "tensor",
     "ops.h": "ops",
+    "gpu.h": "ops",
     "media.h": "media",
     "engine.h": "engine",
     "engine_loop.h": "engine",

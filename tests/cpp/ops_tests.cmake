@@ -2,6 +2,7 @@
 set(MMCORE_OPS_TESTS
   base/thread_pool_test.cpp
   ops/activation_test.cpp
+  ops/add_test.cpp
   ops/attention_case.cpp
   ops/attention_refusals_test.cpp
   ops/copy_blocks_test.cpp

@@ -3,14 +3,19 @@ set(MMCORE_CUDA_TESTS
   ../cpp/ops/host_tensor.cpp
   ../cpp/ops/sample_oracle.cpp
   activation_test.cpp
+  add_test.cpp
   attention/decode_test.cpp
   attention/prefill_test.cpp
   attention/varlen_test.cpp
   copy_blocks_test.cpp
   host/device_test.cpp
+  host/gpu_test.cpp
   matrix/linear_test.cpp
   matrix/matrix_case.cpp
   mirror.cpp
+  native/load_test.cpp
+  native/native_c_test.cpp
+  native/runner_test.cpp
   norm_test.cpp
   rope_kv_write_test.cpp
   sampling/sample_test.cpp

@@ -1,9 +1,10 @@
 // The native runner: checkpoints in Hugging Face's layout, run by mmcore::ops without Python.
 //
 // Architectures: LlavaForConditionalGeneration (a CLIP tower, a two-layer projector and one of the
-// following), LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM. It runs on the CPU, in
-// float32 or bfloat16. A folder holds config.json and *.safetensors, and optionally
-// generation_config.json, preprocessor_config.json, processor_config.json and tokenizer.json.
+// following), LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM. It runs on the CPU in float32
+// or bfloat16, and where mmcore::kernels has CUDA on a GPU, there in float16, too. A folder holds
+// config.json and *.safetensors, and optionally generation_config.json, preprocessor_config.json,
+// processor_config.json and tokenizer.json.
 //
 //   auto runner = mmcore::native::NativeRunner::load(folder).value();
 //   auto engine = mmcore::Engine::create(runner->engine_config(), runner.get()).value();
@@ -134,17 +135,22 @@ class MMCORE_API TextStream {
 // ---- the runner
 
 struct RunnerOptions {
-  /// What the model is computed in and its KV cache is stored in: kFloat32 or kBFloat16. Absent: as
-  /// the checkpoint says, float32 for one in float16.
+  /// What the model is computed in and its KV cache is stored in: kFloat32, kBFloat16, or, on a
+  /// GPU, kFloat16. Absent: as the checkpoint says, float32 for one in float16 on a CPU.
   std::optional<DType> dtype;
   int32_t block_size = 16;
-  /// Bytes of the KV cache; at least one sequence of two blocks must fit. It is address space
-  /// first: a page takes memory when it is first written.
-  int64_t kv_cache_bytes = int64_t{256} << 20;
+  /// Bytes of the KV cache; at least one sequence of two blocks must fit. On a CPU it is address
+  /// space first: a page takes memory when it is first written. 0: 256 MiB on a CPU, on a GPU what
+  /// gpu_memory_utilization leaves.
+  int64_t kv_cache_bytes = 0;
   int32_t max_model_len = 0;  // 0: the checkpoint's, or what the KV cache holds if that is less
   int32_t max_num_seqs = 256;
   int32_t max_num_batched_tokens = 2048;
   int64_t encoder_cache_rows = 0;  // 0: four times what a step may encode
+  std::string device = "auto";     // "cpu", "cuda", "cuda:1" ...; auto: a GPU where there is one
+  /// Share of the GPU's memory that may be in use with the KV cache, other processes' included.
+  double gpu_memory_utilization = 0.9;
+  bool enforce_eager = false;  // no CUDA graphs
 };
 
 /// What a host may want to know of a loaded model.
@@ -162,6 +168,7 @@ struct ModelInfo {
   int64_t weight_bytes = 0;
   int64_t kv_bytes_per_block = 0;
   int32_t num_blocks = 0;
+  Device device{};
 };
 
 /// A model with its weights and caches. One runner serves one engine.

@@ -26,9 +26,10 @@ extern "C" {
 #endif
 
 enum {
-  MMCORE_NATIVE_DTYPE_AUTO = -1, /* as the checkpoint says, float32 for one in float16 */
+  MMCORE_NATIVE_DTYPE_AUTO = -1, /* as the checkpoint says; float32 for one in float16 on a CPU */
   MMCORE_NATIVE_FLOAT32 = 0,
-  MMCORE_NATIVE_BFLOAT16 = 1
+  MMCORE_NATIVE_BFLOAT16 = 1,
+  MMCORE_NATIVE_FLOAT16 = 2 /* on a GPU */
 };
 
 /* RunnerOptions of mmcore/native.h, which explains each field. */
@@ -41,6 +42,10 @@ typedef struct mmcore_native_options {
   int32_t max_num_batched_tokens;
   int64_t kv_cache_bytes;
   int64_t encoder_cache_rows;
+  const char* device;            /* NULL: auto. Read during mmcore_native_open only */
+  double gpu_memory_utilization; /* 0: 0.9 */
+  int32_t enforce_eager;         /* 1: no CUDA graphs */
+  int32_t reserved0;             /* 0 */
 } mmcore_native_options;
 
 MMCORE_API mmcore_status mmcore_native_options_init(mmcore_native_options* options,
@@ -67,6 +72,8 @@ typedef struct mmcore_native_info {
   int32_t reserved0;
   int64_t weight_bytes;
   int64_t kv_bytes_per_block;
+  int32_t gpu; /* -1: the model is on the CPU */
+  int32_t reserved1;
 } mmcore_native_info;
 
 /* `info->struct_size` says how much is wanted. */

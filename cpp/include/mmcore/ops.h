@@ -92,6 +92,9 @@ MMCORE_API Status activation(const TensorView& x, Activation kind, const TensorV
 MMCORE_API Status activation_mul(const TensorView& x, Activation kind, const TensorView& out,
                                  Stream stream = {});
 
+/// out = out + x, [T, H] both, rounded once: a residual where no norm follows that adds it.
+MMCORE_API Status add(const TensorView& x, const TensorView& out, Stream stream = {});
+
 // ---- linear
 // ----------------------------------------------------------------------------------------------------------
 

@@ -1,43 +1,52 @@
 #include "native/encoder_store.h"
 
-#include <cstring>
 #include <string>
 
 namespace mmcore::native {
 
+EncoderStore::EncoderStore(const Place& place, DType dtype, int64_t rows, int64_t item_rows,
+                           int64_t hidden_size)
+    : item_rows_(item_rows), rows_(dtype, {rows, hidden_size}, place.device) {
+  for (int64_t first = rows / item_rows * item_rows; first > 0; first -= item_rows)
+    free_.push_back(first - item_rows);
+}
+
 void EncoderStore::evict(const std::vector<EncoderSlot>& slots) {
-  for (const EncoderSlot slot : slots) outputs_.erase(slot);
+  for (const EncoderSlot slot : slots) {
+    const auto found = outputs_.find(slot);
+    if (found == outputs_.end()) continue;
+    free_.push_back(found->second);
+    outputs_.erase(found);
+  }
 }
 
-TensorView EncoderStore::add(EncoderSlot slot, int64_t rows) {
-  HostTensor& output = outputs_[slot];
-  output = HostTensor(dtype_, {rows, hidden_size_});
-  return output.view();
+Result<int64_t> EncoderStore::add(EncoderSlot slot) {
+  const auto [at, added] = outputs_.try_emplace(slot);
+  if (!added) return at->second;
+  if (free_.empty()) {
+    outputs_.erase(at);
+    return Status::invalid_argument(
+        "there is room for " + std::to_string(outputs_.size()) +
+        " encoded images, and all of it is taken; give the engine encoder_cache_rows of at most " +
+        std::to_string(rows_.view().size(0)) + ", or load the runner with more");
+  }
+  at->second = free_.back();
+  free_.pop_back();
+  return at->second;
 }
 
-Status EncoderStore::gather(const StepPlan& plan) {
-  rows_ = source_ = {};
+Status EncoderStore::find_rows(const StepPlan& plan, std::vector<int64_t>& sources) const {
+  sources.clear();
   if (plan.embeddings.empty()) return {};
-  int64_t total = 0;
-  for (const EmbeddingCopy& copy : plan.embeddings) total += copy.num_rows;
-  if (!gathered_.present() || gathered_.view().size(0) < total)
-    gathered_ = HostTensor(dtype_, {total, hidden_size_});
-  sources_.assign(plan.token_ids.size(), -1);
-  int64_t row = 0;
+  sources.assign(plan.token_ids.size(), -1);
   for (const EmbeddingCopy& copy : plan.embeddings) {
     const auto found = outputs_.find(copy.slot);
-    if (found == outputs_.end() ||
-        int64_t{copy.src_row} + copy.num_rows > found->second.view().size(0))
+    if (found == outputs_.end() || int64_t{copy.src_row} + copy.num_rows > item_rows_)
       return Status::internal("the encoder output of slot " + std::to_string(copy.slot) +
                               " is not there, or shorter than the plan says");
-    const TensorView from = found->second.rows(copy.src_row, copy.num_rows);
-    std::memcpy(gathered_.rows(row, copy.num_rows).data, from.data,
-                static_cast<size_t>(from.numel()) * size_of(dtype_));
     for (int32_t i = 0; i < copy.num_rows; ++i)
-      sources_[static_cast<size_t>(copy.dst_row + i)] = row++;
+      sources[static_cast<size_t>(copy.dst_row + i)] = found->second + copy.src_row + i;
   }
-  rows_ = gathered_.rows(0, total);
-  source_ = TensorView(sources_.data(), DType::kInt64, {static_cast<int64_t>(sources_.size())});
   return {};
 }
 

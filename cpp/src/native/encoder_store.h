@@ -1,4 +1,4 @@
-// Outputs of the encoder by slot, and the step's rows of them.
+// Outputs of the encoder by slot, in one tensor of which each has as many rows.
 #pragma once
 
 #include <cstdint>
@@ -7,32 +7,34 @@
 
 #include "mmcore/model_runner.h"
 #include "mmcore/status.h"
-#include "native/host_tensor.h"
+#include "native/owned_tensor.h"
+#include "native/place.h"
 
 namespace mmcore::native {
 
 class EncoderStore {
  public:
-  EncoderStore(DType dtype, int64_t hidden_size) : dtype_(dtype), hidden_size_(hidden_size) {}
+  /// `rows` of `hidden_size`, for outputs of `item_rows` each.
+  EncoderStore(const Place& place, DType dtype, int64_t rows, int64_t item_rows,
+               int64_t hidden_size);
 
   /// Drops outputs; slots that are not held are left alone.
   void evict(const std::vector<EncoderSlot>& slots);
-  /// Makes room for an output [rows, hidden size], and gives it.
-  TensorView add(EncoderSlot slot, int64_t rows);
+  /// Makes room for an output, and gives its first row. Fails where there is none: an engine keeps
+  /// no more rows than the configuration that it was made with.
+  Result<int64_t> add(EncoderSlot slot);
 
-  /// Gathers the step's rows, one below the other, and says for each of its tokens which one
-  /// overwrites its embedding, or -1.
-  Status gather(const StepPlan& plan);
-  const TensorView& rows() const { return rows_; }      // [M, hidden size]; absent without any
-  const TensorView& source() const { return source_; }  // int64 [T]; absent without any
+  /// Says for each of the step's tokens which row overwrites its embedding, or -1; nothing where
+  /// none does.
+  Status find_rows(const StepPlan& plan, std::vector<int64_t>& sources) const;
+
+  const TensorView& view() const { return rows_.view(); }  // [rows, hidden size]
 
  private:
-  DType dtype_;
-  int64_t hidden_size_;
-  std::unordered_map<EncoderSlot, HostTensor> outputs_;
-  HostTensor gathered_;
-  std::vector<int64_t> sources_;
-  TensorView rows_, source_;
+  int64_t item_rows_;
+  OwnedTensor rows_;
+  std::vector<int64_t> free_;                         // first rows, the next one last
+  std::unordered_map<EncoderSlot, int64_t> outputs_;  // their first rows
 };
 
 }  // namespace mmcore::native

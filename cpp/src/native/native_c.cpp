@@ -61,13 +61,14 @@ mmcore_native_options default_options() {
   options.max_num_batched_tokens = defaults.max_num_batched_tokens;
   options.kv_cache_bytes = defaults.kv_cache_bytes;
   options.encoder_cache_rows = defaults.encoder_cache_rows;
+  options.gpu_memory_utilization = defaults.gpu_memory_utilization;
   return options;
 }
 
 Status to_options(const mmcore_native_options* given, RunnerOptions& options) {
   mmcore_native_options in = default_options();
   if (given != nullptr) MMCORE_RETURN_IF_ERROR(read_struct("mmcore_native_options", given, in));
-  if (in.dtype < MMCORE_NATIVE_DTYPE_AUTO || in.dtype > MMCORE_NATIVE_BFLOAT16)
+  if (in.dtype < MMCORE_NATIVE_DTYPE_AUTO || in.dtype > MMCORE_NATIVE_FLOAT16)
     return Status::invalid_argument("dtype is " + std::to_string(in.dtype) +
                                     "; expected one of MMCORE_NATIVE_*.");
   if (in.dtype != MMCORE_NATIVE_DTYPE_AUTO) options.dtype = static_cast<DType>(in.dtype);
@@ -77,6 +78,13 @@ Status to_options(const mmcore_native_options* given, RunnerOptions& options) {
   options.max_num_batched_tokens = in.max_num_batched_tokens;
   options.kv_cache_bytes = in.kv_cache_bytes;
   options.encoder_cache_rows = in.encoder_cache_rows;
+  if (in.device != nullptr) options.device = in.device;
+  if (in.gpu_memory_utilization != 0) options.gpu_memory_utilization = in.gpu_memory_utilization;
+  if (in.enforce_eager != 0 && in.enforce_eager != 1)
+    return Status::invalid_argument("enforce_eager is " + std::to_string(in.enforce_eager) +
+                                    "; expected 0 or 1.");
+  if (in.reserved0 != 0) return Status::unsupported("reserved0 of mmcore_native_options is set.");
+  options.enforce_eager = in.enforce_eager == 1;
   return {};
 }
 
@@ -146,6 +154,7 @@ mmcore_status mmcore_native_describe(mmcore_runner runner, mmcore_native_info* i
     out.has_tokenizer = checkpoint.tokenizer() != nullptr ? 1 : 0;
     out.weight_bytes = model.weight_bytes;
     out.kv_bytes_per_block = model.kv_bytes_per_block;
+    out.gpu = model.device.type == DeviceType::kCuda ? model.device.index : -1;
     return write_struct("mmcore_native_info", out, info, info->struct_size);
   });
 }

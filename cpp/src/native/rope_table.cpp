@@ -37,9 +37,9 @@ std::vector<float> frequencies(const RopeConfig& rope, int32_t dim) {
 
 }  // namespace
 
-HostTensor make_rope_table(const RopeConfig& rope, int32_t dim, int64_t positions) {
+OwnedTensor make_rope_table(const RopeConfig& rope, int32_t dim, int64_t positions) {
   const std::vector<float> f = frequencies(rope, dim);
-  HostTensor table(DType::kFloat32, {positions, dim});
+  OwnedTensor table(DType::kFloat32, {positions, dim});
   auto* row = table.data<float>();
   for (int64_t p = 0; p < positions; ++p, row += dim) {
     for (size_t i = 0; i < f.size(); ++i) {

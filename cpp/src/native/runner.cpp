@@ -9,8 +9,6 @@ namespace mmcore::native {
 
 namespace {
 
-constexpr size_t kPromptLogitsRows = 256;  // at a time: a long prompt's would not fit
-
 RequestId request_of_sample(const StepPlan& plan, size_t row) {
   for (const ScheduledSequence& sequence : plan.sequences)
     if (sequence.sample_row == static_cast<int32_t>(row)) return sequence.request;
@@ -87,30 +85,75 @@ Status NativeRunner::accept(RequestId id, const Request& request) {
 
 void NativeRunner::release(RequestId request) { impl_->images.erase(request); }
 
+Status NativeRunner::Impl::check_limits(const StepPlan& plan) const {
+  const auto most_tokens = static_cast<size_t>(options.max_num_batched_tokens);
+  const auto most_sequences = static_cast<size_t>(options.max_num_seqs);
+  // The CPU's memory grows.
+  if (!place.on_gpu() ||
+      (plan.token_ids.size() <= most_tokens && plan.sequences.size() <= most_sequences))
+    return {};
+  return Status::invalid_argument(
+      "a step of " + std::to_string(plan.token_ids.size()) + " tokens of " +
+      std::to_string(plan.sequences.size()) + " sequences; the runner was loaded for at most " +
+      std::to_string(most_tokens) + " of " + std::to_string(most_sequences) +
+      ": lower the engine's max_num_batched_tokens and max_num_seqs, or raise the runner's");
+}
+
+Status NativeRunner::Impl::place_media(const StepPlan& plan) {
+  media.sources.clear();
+  media.feature_rows.clear();
+  if (!store) return {};
+  store->evict(plan.evict);
+  for (const EncodeItem& item : plan.encode) {
+    const Result<int64_t> first = store->add(item.slot);
+    if (!first.ok()) return first.status();
+    image_encoder->add_feature_rows(first.value(), media.feature_rows);
+  }
+  return store->find_rows(plan, media.sources);
+}
+
 Status NativeRunner::Impl::encode(const StepPlan& plan) {
   if (plan.encode.empty()) return {};
   std::vector<std::vector<float>> pixels;
-  std::vector<TensorView> outputs;
   for (const EncodeItem& item : plan.encode) {
     const ImagePayload& image = *images.at(item.request).at(static_cast<size_t>(item.item_index));
     Result<std::vector<float>> normalized = preprocessor->normalize(image.pixels());
     if (!normalized.ok()) return normalized.status();
     pixels.push_back(std::move(normalized).value());
-    outputs.push_back(store->add(item.slot, item.num_embeddings));
   }
-  return image_encoder->encode(pixels, outputs);
+  return image_encoder->encode(pixels, step.feature_rows, store->view());
+}
+
+Status NativeRunner::Impl::run_decoder(const StepPlan& plan) {
+  const int64_t rows = graphs ? graphs->rows_for(plan) : 0;
+  if (rows != 0)
+    MMCORE_RETURN_IF_ERROR(arrays->read_decode(plan, rows, step));
+  else
+    MMCORE_RETURN_IF_ERROR(arrays->read(plan, media, step));
+  MMCORE_RETURN_IF_ERROR(decoder->copy_blocks(step.block_copies));
+  MMCORE_RETURN_IF_ERROR(encode(plan));
+  const auto forward = [&]() -> Status {
+    MMCORE_RETURN_IF_ERROR(decoder->embed(step, store ? store->view() : TensorView()));
+    return decoder->forward(step);
+  };
+  if (rows == 0) return forward();
+  return graphs->run(rows, arrays->base(), [&]() -> Status {
+    MMCORE_RETURN_IF_ERROR(forward());
+    return decoder->compute_logits(step.sample_rows);
+  });
 }
 
 Status NativeRunner::Impl::prompt_logprobs(const StepPlan& plan, StepResult& result) {
-  const std::span<const int32_t> rows = plan.prompt_logprob_rows;
-  for (size_t first = 0; first < rows.size(); first += kPromptLogitsRows) {
-    const size_t count = std::min(kPromptLogitsRows, rows.size() - first);
-    const Result<TensorView> logits = decoder->logits(rows.subspan(first, count));
-    if (!logits.ok()) return logits.status();
-    std::vector<std::vector<TokenLogprob>> lists;
+  const size_t rows = plan.prompt_logprob_rows.size();
+  for (size_t first = 0; first < rows; first += kPromptLogitsRows) {
+    const size_t count = std::min<size_t>(kPromptLogitsRows, rows - first);
+    const auto n = static_cast<int64_t>(count);
     MMCORE_RETURN_IF_ERROR(
-        ops::logprobs(logits.value(), std::span(plan.prompt_logprob_targets).subspan(first, count),
-                      std::span(plan.prompt_logprob_counts).subspan(first, count), lists));
+        decoder->compute_logits(rows_of(step.prompt_rows, static_cast<int64_t>(first), n)));
+    std::vector<std::vector<TokenLogprob>> lists;
+    MMCORE_RETURN_IF_ERROR(ops::logprobs(
+        decoder->logits(n), std::span(plan.prompt_logprob_targets).subspan(first, count),
+        std::span(plan.prompt_logprob_counts).subspan(first, count), lists, place.stream));
     std::ranges::move(lists, std::back_inserter(result.prompt_logprobs));
   }
   return {};
@@ -118,10 +161,20 @@ Status NativeRunner::Impl::prompt_logprobs(const StepPlan& plan, StepResult& res
 
 Status NativeRunner::Impl::sample(const StepPlan& plan, StepResult& result) {
   if (plan.sample_rows.empty()) return {};
-  const Result<TensorView> logits = decoder->logits(plan.sample_rows);
-  if (!logits.ok()) return logits.status();
+  const auto S = static_cast<int64_t>(plan.sample_rows.size());
+  // A step from a graph has its logits.
+  if (!graphs || graphs->rows_for(plan) == 0)
+    MMCORE_RETURN_IF_ERROR(decoder->compute_logits(step.sample_rows));
+  const TensorView logits = decoder->logits(S);
+  if (sampler && sampler->takes(plan.sampling)) {
+    std::span<const TokenId> tokens;
+    MMCORE_RETURN_IF_ERROR(sampler->pick(logits, step, tokens));
+    for (const TokenId token : tokens) result.tokens.push_back({.token = token, .logprobs = {}});
+    if (std::ranges::none_of(tokens, [](TokenId token) { return token < 0; })) return {};
+    result.tokens.clear();  // sample() says what is wrong with the row
+  }
   std::vector<Status> rows;
-  MMCORE_RETURN_IF_ERROR(ops::sample(logits.value(), plan.sampling, result.tokens, &rows));
+  MMCORE_RETURN_IF_ERROR(ops::sample(logits, plan.sampling, result.tokens, &rows, place.stream));
   for (size_t row = 0; row < rows.size(); ++row)
     if (!rows[row].ok()) result.failed.emplace_back(request_of_sample(plan, row), rows[row]);
   return {};
@@ -129,12 +182,9 @@ Status NativeRunner::Impl::sample(const StepPlan& plan, StepResult& result) {
 
 Status NativeRunner::execute(const StepPlan& plan, StepResult& result) {
   Impl& runner = *impl_;
-  runner.store->evict(plan.evict);
-  MMCORE_RETURN_IF_ERROR(runner.decoder->copy_blocks(plan.block_copies));
-  MMCORE_RETURN_IF_ERROR(runner.encode(plan));
-  MMCORE_RETURN_IF_ERROR(runner.store->gather(plan));
-  MMCORE_RETURN_IF_ERROR(runner.decoder->embed(plan, runner.store->source(), runner.store->rows()));
-  MMCORE_RETURN_IF_ERROR(runner.decoder->forward(plan));
+  MMCORE_RETURN_IF_ERROR(runner.check_limits(plan));
+  MMCORE_RETURN_IF_ERROR(runner.place_media(plan));
+  MMCORE_RETURN_IF_ERROR(runner.run_decoder(plan));
   MMCORE_RETURN_IF_ERROR(runner.prompt_logprobs(plan, result));
   return runner.sample(plan, result);
 }

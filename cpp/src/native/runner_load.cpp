@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <limits>
 #include <new>
 
 #include "native/runner_impl.h"
@@ -22,26 +21,67 @@ void rename_llava_tensors(WeightLoader& weights) {
 }  // namespace
 
 Status NativeRunner::Impl::load(const std::string& folder) {
+  MMCORE_RETURN_IF_ERROR(check_options());
   Result<ModelConfig> read = read_model_config(folder);
   if (!read.ok()) return read.status();
   config = std::move(read).value();
+  MMCORE_RETURN_IF_ERROR(choose_device());
   MMCORE_RETURN_IF_ERROR(choose_dtype());
   if (config.vision) MMCORE_RETURN_IF_ERROR(load_preprocessor(folder));
+  describe_model();
   MMCORE_RETURN_IF_ERROR(load_weights(folder));
-  MMCORE_RETURN_IF_ERROR(size_caches());
-  describe_engine();
+  MMCORE_RETURN_IF_ERROR(make_workspaces());
+  return size_caches();
+}
+
+Status NativeRunner::Impl::check_options() const {
+  const auto refuse = [](const char* name, auto value, const char* expected) {
+    return Status::invalid_argument(std::string(name) + " is " + std::to_string(value) +
+                                    ", expected " + expected);
+  };
+  const int32_t size = options.block_size;
+  if (size < 1 || size > 128 || (size & (size - 1)) != 0)
+    return refuse("block_size", size, "a power of 2 up to 128");
+  if (options.max_num_seqs < 1) return refuse("max_num_seqs", options.max_num_seqs, "at least 1");
+  if (options.max_num_batched_tokens < 1)
+    return refuse("max_num_batched_tokens", options.max_num_batched_tokens, "at least 1");
+  if (options.encoder_cache_rows < 0)
+    return refuse("encoder_cache_rows", options.encoder_cache_rows, "0 or more");
+  if (options.kv_cache_bytes < 0)
+    return refuse("kv_cache_bytes", options.kv_cache_bytes, "0 or more");
+  // Not the other way round: a NaN is no share.
+  if (!(options.gpu_memory_utilization > 0 && options.gpu_memory_utilization <= 1))
+    return refuse("gpu_memory_utilization", options.gpu_memory_utilization, "above 0, at most 1");
+  return {};
+}
+
+Status NativeRunner::Impl::choose_device() {
+  const Result<Device> device = parse_device(options.device);
+  if (!device.ok()) return device.status();
+  place.device = info.device = device.value();
+  if (!place.on_gpu()) return {};
+  Result<gpu::OwnedStream> made = gpu::OwnedStream::make(place.device);
+  if (!made.ok()) return made.status();
+  stream = std::move(made).value();
+  place.stream = stream.get();
   return {};
 }
 
 Status NativeRunner::Impl::choose_dtype() {
   if (options.dtype) {
-    if (*options.dtype != DType::kFloat32 && *options.dtype != DType::kBFloat16)
+    const bool known = *options.dtype == DType::kFloat32 || *options.dtype == DType::kBFloat16 ||
+                       (*options.dtype == DType::kFloat16 && place.on_gpu());
+    if (!known)
       return Status::unsupported("dtype " + std::string(to_string(*options.dtype)) +
-                                 " is not supported on a CPU; use float32 or bfloat16");
+                                 (place.on_gpu()
+                                      ? " is no dtype of a model; use float32, bfloat16 or float16"
+                                      : " is not supported on a CPU; use float32 or bfloat16"));
     info.dtype = *options.dtype;
   } else if (config.dtype == "bfloat16") {
     info.dtype = DType::kBFloat16;
-  } else if (config.dtype.empty() || config.dtype == "float32" || config.dtype == "float16") {
+  } else if (config.dtype == "float16") {
+    info.dtype = place.on_gpu() ? DType::kFloat16 : DType::kFloat32;
+  } else if (config.dtype.empty() || config.dtype == "float32") {
     info.dtype = DType::kFloat32;
   } else {
     return Status::unsupported("config.json: dtype '" + config.dtype +
@@ -65,54 +105,7 @@ Status NativeRunner::Impl::load_preprocessor(const std::string& folder) {
   return {};
 }
 
-Status NativeRunner::Impl::load_weights(const std::string& folder) {
-  Result<std::vector<SafetensorsFile>> files = open_checkpoint_tensors(folder);
-  if (!files.ok()) return files.status();
-  WeightLoader weights(std::move(files).value(), info.dtype);
-  if (config.vision) {
-    rename_llava_tensors(weights);
-    image_encoder.emplace(*config.vision, config.text.hidden_size, info.dtype, weights);
-  }
-  decoder.emplace(config.text, config.vision ? "language_model." : "", info.dtype, weights);
-  store.emplace(info.dtype, config.text.hidden_size);
-  weights.require_all_used();
-  info.weight_bytes = weights.loaded_bytes();
-  return weights.status();
-}
-
-Status NativeRunner::Impl::size_caches() {
-  const int32_t size = options.block_size;
-  if (size < 1 || size > 128 || (size & (size - 1)) != 0)
-    return Status::invalid_argument("block_size is " + std::to_string(size) +
-                                    ", expected a power of 2 up to 128");
-  const int64_t bytes = decoder->kv_bytes_per_block(size);
-  // Block 0 is the engine's null block and holds nothing that is read.
-  const int64_t blocks = std::min<int64_t>(options.kv_cache_bytes / bytes + 1,
-                                           std::numeric_limits<int32_t>::max() / size);
-  if (options.kv_cache_bytes < 2 * bytes)
-    return Status::invalid_argument("kv_cache_bytes is " + std::to_string(options.kv_cache_bytes) +
-                                    ", expected at least two blocks of " + std::to_string(bytes));
-  if (options.max_model_len < 0 || options.max_model_len > config.text.max_position)
-    return Status::invalid_argument("max_model_len is " + std::to_string(options.max_model_len) +
-                                    ", expected 0 or at most the checkpoint's " +
-                                    std::to_string(config.text.max_position));
-  info.kv_bytes_per_block = bytes;
-  info.num_blocks = static_cast<int32_t>(blocks);
-  const int64_t held = (blocks - 1) * size;
-  if (options.max_model_len > held)
-    return Status::unservable("max_model_len is " + std::to_string(options.max_model_len) +
-                              ", but a KV cache of " + std::to_string(options.kv_cache_bytes) +
-                              " bytes holds " + std::to_string(held) +
-                              " tokens; raise kv_cache_bytes");
-  engine.max_model_len =
-      options.max_model_len != 0
-          ? options.max_model_len
-          : static_cast<int32_t>(std::min<int64_t>(held, config.text.max_position));
-  decoder->make_caches(blocks, size, engine.max_model_len);
-  return {};
-}
-
-void NativeRunner::Impl::describe_engine() {
+void NativeRunner::Impl::describe_model() {
   const TextConfig& text = config.text;
   info.architecture = config.architecture;
   info.vocab_size = text.vocab_size;
@@ -123,7 +116,6 @@ void NativeRunner::Impl::describe_engine() {
   info.bos_token_id = config.bos_token_id;
 
   engine.block_size = options.block_size;
-  engine.num_blocks = info.num_blocks;
   engine.max_num_seqs = options.max_num_seqs;
   engine.max_num_batched_tokens = options.max_num_batched_tokens;
   engine.vocab_size = engine.logits_size = text.vocab_size;
@@ -139,6 +131,20 @@ void NativeRunner::Impl::describe_engine() {
       options.encoder_cache_rows != 0 ? options.encoder_cache_rows : 4 * engine.encoder_budget;
 }
 
+Status NativeRunner::Impl::load_weights(const std::string& folder) {
+  Result<std::vector<SafetensorsFile>> files = open_checkpoint_tensors(folder);
+  if (!files.ok()) return files.status();
+  WeightLoader weights(std::move(files).value(), info.dtype, place);
+  if (config.vision) {
+    rename_llava_tensors(weights);
+    image_encoder.emplace(*config.vision, config.text.hidden_size, info.dtype, weights);
+  }
+  decoder.emplace(config.text, config.vision ? "language_model." : "", info.dtype, weights);
+  weights.require_all_used();
+  info.weight_bytes = weights.loaded_bytes();
+  return weights.finish();
+}
+
 NativeRunner::NativeRunner(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 NativeRunner::~NativeRunner() = default;
 
@@ -148,9 +154,16 @@ Result<std::unique_ptr<NativeRunner>> NativeRunner::load(const std::string& fold
   impl->options = options;
   try {
     MMCORE_RETURN_IF_ERROR(impl->load(folder));
+  } catch (const OutOfGpuMemory& error) {
+    if (error.status().code() != StatusCode::kUnservable) return error.status();
+    return Status::unservable(
+        "the model does not fit: " + error.status().message() +
+        "; free memory, lower kv_cache_bytes, max_num_batched_tokens or encoder_cache_rows, or use "
+        "a dtype of 16 bits");
   } catch (const std::bad_alloc&) {
-    return Status::unservable("there is not enough memory for the model and a KV cache of " +
-                              std::to_string(options.kv_cache_bytes) + " bytes");
+    return Status::unservable(
+        "there is not enough memory for the model and its KV cache; lower "
+        "kv_cache_bytes, or use a dtype of 16 bits");
   }
   return std::unique_ptr<NativeRunner>(new NativeRunner(std::move(impl)));
 }

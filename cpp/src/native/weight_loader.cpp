@@ -25,8 +25,8 @@ std::string shape_text(std::span<const int64_t> shape) {
 
 }  // namespace
 
-WeightLoader::WeightLoader(std::vector<SafetensorsFile> files, DType dtype)
-    : files_(std::move(files)), dtype_(dtype) {
+WeightLoader::WeightLoader(std::vector<SafetensorsFile> files, DType dtype, const Place& place)
+    : files_(std::move(files)), dtype_(dtype), place_(place), upload_(place) {
   for (const SafetensorsFile& file : files_)
     for (const auto& [name, tensor] : file.tensors())
       if (!tensors_.emplace(name, &tensor).second) fail("tensor '" + name + "' is in two files");
@@ -50,32 +50,36 @@ void WeightLoader::copy(const std::string& name, const TensorView& to) {
   DType stored = DType::kFloat32;
   if (tensor.dtype == "BF16") stored = DType::kBFloat16;
   if (tensor.dtype == "F16") stored = DType::kFloat16;
-  convert(TensorView(const_cast<uint8_t*>(tensor.data), stored, {to.numel()}), to);
+  const TensorView from(const_cast<uint8_t*>(tensor.data), stored, {to.numel()});
+  if (!place_.on_gpu())
+    convert(from, to);
+  else if (const Status sent = upload_.copy(from, to); status_.ok())
+    status_ = sent;
   used_.insert(name);
   loaded_bytes_ += to.numel() * static_cast<int64_t>(size_of(to.dtype));
 }
 
-HostTensor WeightLoader::load(const std::string& name, std::initializer_list<int64_t> shape) {
+OwnedTensor WeightLoader::load(const std::string& name, std::initializer_list<int64_t> shape) {
   return load_as(name, std::span(shape.begin(), shape.size()), shape);
 }
 
-HostTensor WeightLoader::load_as(const std::string& name, std::span<const int64_t> stored,
-                                 std::initializer_list<int64_t> shape) {
+OwnedTensor WeightLoader::load_as(const std::string& name, std::span<const int64_t> stored,
+                                  std::initializer_list<int64_t> shape) {
   if (!check(name, stored)) return {};
-  HostTensor tensor(dtype_, shape);
+  OwnedTensor tensor(dtype_, shape, place_.device);
   copy(name, tensor.view());
   return tensor;
 }
 
-HostTensor WeightLoader::load_stacked(std::span<const std::string> names,
-                                      std::span<const int64_t> rows, int64_t columns) {
+OwnedTensor WeightLoader::load_stacked(std::span<const std::string> names,
+                                       std::span<const int64_t> rows, int64_t columns) {
   for (size_t i = 0; i < names.size(); ++i) {
     const std::array<int64_t, 2> shape = {rows[i], columns};
     if (!check(names[i], std::span(shape).first(columns == 0 ? 1 : 2))) return {};
   }
   const int64_t total = std::accumulate(rows.begin(), rows.end(), int64_t{0});
-  HostTensor stacked =
-      columns == 0 ? HostTensor(dtype_, {total}) : HostTensor(dtype_, {total, columns});
+  OwnedTensor stacked = columns == 0 ? OwnedTensor(dtype_, {total}, place_.device)
+                                     : OwnedTensor(dtype_, {total, columns}, place_.device);
   int64_t first = 0;
   for (size_t i = 0; i < names.size(); ++i) {
     copy(names[i], stacked.rows(first, rows[i]));
@@ -113,6 +117,11 @@ void WeightLoader::require_all_used() {
   for (const auto& [name, tensor] : tensors_)
     if (!used_.contains(name) && !is_computed(name))
       fail("tensor '" + name + "' (" + describe(*tensor) + ") belongs to no part of the model");
+}
+
+Status WeightLoader::finish() {
+  MMCORE_RETURN_IF_ERROR(status_);
+  return upload_.finish();
 }
 
 }  // namespace mmcore::native

@@ -22,6 +22,7 @@ Status activation(const TensorView&, Activation, const TensorView&, Stream) {
 Status activation_mul(const TensorView&, Activation, const TensorView&, Stream) {
   return absent("activation_mul");
 }
+Status add(const TensorView&, const TensorView&, Stream) { return absent("add"); }
 Status linear(const LinearArgs&, Stream) { return absent("linear"); }
 Status vision_projector(const VisionProjectorArgs&, Stream) { return absent("vision_projector"); }
 Status embedding_merge(const EmbeddingMergeArgs&, Stream) { return absent("embedding_merge"); }

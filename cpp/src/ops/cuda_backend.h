@@ -22,6 +22,7 @@ Status rms_norm(const RmsNormArgs& args, Stream stream);
 Status layer_norm(const LayerNormArgs& args, Stream stream);
 Status activation(const TensorView& x, Activation kind, const TensorView& out, Stream stream);
 Status activation_mul(const TensorView& x, Activation kind, const TensorView& out, Stream stream);
+Status add(const TensorView& x, const TensorView& out, Stream stream);
 Status linear(const LinearArgs& args, Stream stream);
 Status vision_projector(const VisionProjectorArgs& args, Stream stream);
 Status embedding_merge(const EmbeddingMergeArgs& args, Stream stream);

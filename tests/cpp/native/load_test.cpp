@@ -10,6 +10,12 @@ namespace {
 using testing::bundled;
 using testing::Folder;
 
+/// On the CPU, also where there is a GPU.
+Result<std::unique_ptr<NativeRunner>> load(const std::string& folder, RunnerOptions options = {}) {
+  options.device = "cpu";
+  return NativeRunner::load(folder, options);
+}
+
 struct Edit {
   const char* file;
   const char* from;
@@ -22,7 +28,7 @@ void expect_refusals(std::span<const Edit> edits) {
     const Folder folder;
     folder.copy_bundled();
     folder.edit(edit.file, edit.from, edit.to);
-    const auto loaded = NativeRunner::load(folder.path());
+    const auto loaded = load(folder.path());
     ASSERT_FALSE(loaded.ok()) << edit.to;
     EXPECT_NE(loaded.status().message().find(edit.words), std::string::npos)
         << edit.to << " gave: " << loaded.status().message();
@@ -31,7 +37,7 @@ void expect_refusals(std::span<const Edit> edits) {
 }
 
 TEST(Load, describes_the_bundled_checkpoint) {
-  const auto runner = NativeRunner::load(bundled()).value();
+  const auto runner = load(bundled()).value();
   const ModelInfo& model = runner->model();
   EXPECT_EQ(model.architecture, "LlavaForConditionalGeneration");
   EXPECT_EQ(model.dtype, DType::kBFloat16);
@@ -52,23 +58,44 @@ TEST(Load, describes_the_bundled_checkpoint) {
 TEST(Load, a_small_kv_cache_shortens_what_a_sequence_may_have) {
   RunnerOptions options;
   options.kv_cache_bytes = 10 * 16384 + 16383;
-  const auto runner = NativeRunner::load(bundled(), options).value();
+  const auto runner = load(bundled(), options).value();
   EXPECT_EQ(runner->engine_config().num_blocks, 11);
   EXPECT_EQ(runner->engine_config().max_model_len, 160);
 }
 
 TEST(Load, refuses_options_that_make_no_sense) {
   const auto message = [](const RunnerOptions& options) {
-    return NativeRunner::load(bundled(), options).status().message();
+    return load(bundled(), options).status().message();
   };
   EXPECT_NE(message({.dtype = DType::kFloat16}).find("float16"), std::string::npos);
   EXPECT_NE(message({.dtype = {}, .block_size = 12}).find("block_size is 12"), std::string::npos);
+  EXPECT_NE(message({.dtype = {}, .max_num_seqs = 0}).find("max_num_seqs is 0"), std::string::npos);
+  EXPECT_NE(message({.dtype = {}, .encoder_cache_rows = -1}).find("encoder_cache_rows is -1"),
+            std::string::npos);
+  EXPECT_NE(message({.dtype = {}, .gpu_memory_utilization = 1.5}).find("utilization is 1.5"),
+            std::string::npos);
   EXPECT_NE(message({.dtype = {}, .kv_cache_bytes = 100}).find("at least two blocks"),
             std::string::npos);
   EXPECT_NE(message({.dtype = {}, .max_model_len = 2049}).find("2049"), std::string::npos);
   EXPECT_NE(
       message({.dtype = {}, .kv_cache_bytes = 10 * 16384, .max_model_len = 161}).find("holds 160"),
       std::string::npos);
+}
+
+TEST(Load, refuses_devices_that_it_cannot_use) {
+  const auto status = [](const char* device) {
+    return NativeRunner::load(bundled(), {.dtype = {}, .device = device}).status();
+  };
+  for (const char* device : {"gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1x", "cpu:0", "CPU"}) {
+    EXPECT_EQ(status(device).code(), StatusCode::kInvalidArgument) << device;
+    EXPECT_NE(status(device).message().find("expected auto, cpu, cuda or cuda:N"),
+              std::string::npos)
+        << status(device).message();
+  }
+  // Without CUDA kernels, or with fewer GPUs.
+  EXPECT_EQ(status("cuda:63").code(), StatusCode::kUnsupported);
+  EXPECT_NE(status("cuda:63").message().find("device cpu"), std::string::npos)
+      << status("cuda:63").message();
 }
 
 TEST(Load, refuses_models_that_it_cannot_run) {
@@ -116,15 +143,15 @@ TEST(Load, refuses_weights_that_are_damaged_or_of_another_type) {
   folder.copy_bundled();
   const std::string weights = folder.read("model.safetensors");
   folder.write("model.safetensors", weights.substr(0, weights.size() - 2));
-  EXPECT_NE(NativeRunner::load(folder.path()).status().message().find("model.safetensors: tensor"),
+  EXPECT_NE(load(folder.path()).status().message().find("model.safetensors: tensor"),
             std::string::npos);
   folder.write("model.safetensors", weights);
   folder.edit("model.safetensors", "\"BF16\",\"shape\":[640,192]", "\"U16\" ,\"shape\":[640,192]");
-  EXPECT_NE(NativeRunner::load(folder.path()).status().message().find("expected F32, BF16 or F16"),
+  EXPECT_NE(load(folder.path()).status().message().find("expected F32, BF16 or F16"),
             std::string::npos);
   std::filesystem::remove(folder.file("model.safetensors"));
-  EXPECT_EQ(NativeRunner::load(folder.path()).status().code(), StatusCode::kNotFound);
-  EXPECT_EQ(NativeRunner::load("/no/such/folder").status().code(), StatusCode::kNotFound);
+  EXPECT_EQ(load(folder.path()).status().code(), StatusCode::kNotFound);
+  EXPECT_EQ(load("/no/such/folder").status().code(), StatusCode::kNotFound);
 }
 
 TEST(Load, finds_an_image_processor_inside_of_processor_config) {

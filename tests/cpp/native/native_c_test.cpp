@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cstddef>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -19,6 +21,7 @@ class NativeC : public ::testing::Test {
     mmcore_native_options options;
     ASSERT_EQ(mmcore_native_options_init(&options, sizeof options), MMCORE_OK);
     options.dtype = MMCORE_NATIVE_FLOAT32;
+    options.device = "cpu";
     ASSERT_EQ(mmcore_native_open(bundled().c_str(), &options, &runner), MMCORE_OK)
         << mmcore_last_error();
   }
@@ -118,6 +121,50 @@ TEST_F(NativeC, describes_the_checkpoint) {
   EXPECT_EQ(info.image_token_id, 4);
   EXPECT_EQ(info.image_tokens, 196);
   EXPECT_EQ(info.has_tokenizer, 1);
+  EXPECT_EQ(info.gpu, -1);
+}
+
+TEST_F(NativeC, programs_that_know_no_devices_get_defaults_for_them) {
+  constexpr uint32_t kOld = offsetof(mmcore_native_options, device);
+  mmcore_native_options options;
+  std::memset(static_cast<void*>(&options), 0x5a, sizeof options);
+  ASSERT_EQ(mmcore_native_options_init(&options, kOld), MMCORE_OK);
+  EXPECT_EQ(options.struct_size, kOld);
+  EXPECT_EQ(options.reserved0, 0x5a5a5a5a) << "behind what the program knows";
+  mmcore_runner other = 0;
+  EXPECT_EQ(mmcore_native_open(bundled().c_str(), &options, &other), MMCORE_OK)
+      << mmcore_last_error();
+  constexpr uint32_t kOldInfo = offsetof(mmcore_native_info, gpu);
+  mmcore_native_info info{};
+  info.struct_size = kOldInfo;
+  info.gpu = 77;
+  EXPECT_EQ(mmcore_native_describe(other, &info), MMCORE_OK);
+  EXPECT_EQ(info.vocab_size, 640);
+  EXPECT_EQ(info.gpu, 77);
+  EXPECT_EQ(mmcore_runner_destroy(other), MMCORE_OK);
+}
+
+TEST_F(NativeC, options_of_devices_are_checked) {
+  const auto open = [](auto&& set) {
+    mmcore_native_options options;
+    EXPECT_EQ(mmcore_native_options_init(&options, sizeof options), MMCORE_OK);
+    set(options);
+    mmcore_runner other = 0;
+    const mmcore_status status = mmcore_native_open(bundled().c_str(), &options, &other);
+    EXPECT_EQ(other, 0u);
+    return status;
+  };
+  EXPECT_EQ(open([](auto& options) { options.device = "tpu"; }), MMCORE_INVALID_ARGUMENT);
+  EXPECT_EQ(open([](auto& options) { options.device = "cuda:63"; }), MMCORE_UNSUPPORTED);
+  EXPECT_EQ(open([](auto& options) { options.enforce_eager = 2; }), MMCORE_INVALID_ARGUMENT);
+  EXPECT_EQ(open([](auto& options) { options.gpu_memory_utilization = -1; }),
+            MMCORE_INVALID_ARGUMENT);
+  EXPECT_EQ(open([](auto& options) { options.reserved0 = 1; }), MMCORE_UNSUPPORTED);
+  EXPECT_EQ(open([](auto& options) {
+              options.device = "cpu";
+              options.dtype = MMCORE_NATIVE_FLOAT16;
+            }),
+            MMCORE_UNSUPPORTED);
 }
 
 TEST_F(NativeC, text_goes_to_tokens_and_back) {

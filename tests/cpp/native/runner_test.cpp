@@ -2,150 +2,69 @@
 // Equality with transformers is tests/python/native's.
 #include <gtest/gtest.h>
 
-#include <map>
-#include <random>
 #include <thread>
 
-#include "mmcore/engine.h"
-#include "mmcore/native.h"
-#include "native/folder.h"
+#include "native/serving.h"
 
 namespace mmcore::native {
 namespace {
 
 using testing::bundled;
-using Tokens = std::vector<TokenId>;
-
-struct Picture {
-  explicit Picture(uint32_t seed, int32_t w = 90, int32_t h = 70) : width(w), height(h) {
-    std::mt19937 random(seed);
-    const std::array<uint8_t, 6> colours = {static_cast<uint8_t>(random()), 200, 30, 10,
-                                            static_cast<uint8_t>(random()), 120};
-    for (int32_t i = 0; i < w * h; ++i)
-      for (int32_t c = 0; c < 3; ++c)
-        rgb.push_back(colours[static_cast<size_t>((i % w) * 2 / w * 3 + c)]);
-  }
-  ImageView view() const { return {rgb.data(), width, height}; }
-  int32_t width, height;
-  std::vector<uint8_t> rgb;
-};
-
-struct Served {
-  std::vector<Tokens> tokens;
-  EngineMetrics metrics;
-};
+using testing::mixed_requests;
+using testing::Picture;
+using testing::serve;
+using testing::Served;
+using testing::Tokens;
 
 class Runner : public ::testing::Test {
  protected:
   static std::unique_ptr<NativeRunner> load(RunnerOptions options = {}) {
     if (!options.dtype) options.dtype = DType::kFloat32;
+    options.device = "cpu";
     auto runner = NativeRunner::load(bundled(), options);
     EXPECT_TRUE(runner.ok()) << runner.status().message();
     return std::move(runner).value();
   }
-
-  Tokens prompt(const std::string& text) { return tokenizer->encode(text).value(); }
-
-  // Requests of different lengths, with no, one and two pictures, some of them shared.
-  std::vector<Request> requests(const NativeRunner& runner) {
-    const Picture a(1), b(2, 40, 200), c(3, 112, 112);
-    const ImageView ab[] = {a.view(), b.view()}, only_a[] = {a.view()}, only_c[] = {c.view()};
-    std::vector<Request> made;
-    const auto add = [&](const std::string& text, std::span<const ImageView> images) {
-      auto request = runner.make_request(prompt(text), images);
-      ASSERT_TRUE(request.ok()) << request.status().message();
-      request.value().sampling.temperature = 0;
-      request.value().sampling.max_tokens = 12;
-      request.value().sampling.ignore_eos = true;
-      made.push_back(std::move(request).value());
-    };
-    add("Describe <image> the picture", only_a);
-    add("Hello", {});
-    add("Compare <image> with <image>, please.", ab);
-    add("Describe <image> the picture", only_a);
-    add("How many shapes are there? <image>", only_c);
-    add("Describe <image> in other words", only_a);
-    // Sampled, with everything that the sampler can do.
-    made.push_back(made[4]);
-    SamplingParams& sampling = made.back().sampling;
-    sampling.temperature = 0.8f;
-    sampling.top_p = 0.95f;
-    sampling.seed = 7;
-    sampling.repetition_penalty = 1.1f;
-    sampling.num_logprobs = 3;
-    return made;
-  }
-
-  static Served serve(NativeRunner& runner, const EngineConfig& config,
-                      std::vector<Request> requests, bool together) {
-    const auto engine = Engine::create(config, &runner).value();
-    Served result;
-    std::map<RequestId, Tokens> heard;
-    std::vector<RequestId> ids;
-    const auto drain = [&] {
-      while (engine->has_unfinished()) {
-        ASSERT_TRUE(engine->step().ok());
-        for (const RequestOutput& output : engine->take_outputs()) {
-          EXPECT_TRUE(output.error.ok()) << output.error.message();
-          for (const SampledToken& token : output.new_tokens)
-            heard[output.id].push_back(token.token);
-        }
-      }
-    };
-    for (Request& request : requests) {
-      const auto id = engine->submit(std::move(request));
-      EXPECT_TRUE(id.ok()) << id.status().message();
-      ids.push_back(id.value());
-      if (!together) drain();
-    }
-    drain();
-    EXPECT_TRUE(engine->check_invariants().empty());
-    for (const RequestId id : ids) result.tokens.push_back(heard[id]);
-    result.metrics = engine->metrics();
-    return result;
-  }
-
-  std::unique_ptr<Tokenizer> tokenizer = Tokenizer::load(bundled()).value();
 };
 
 TEST_F(Runner, gives_the_same_tokens_alone_together_chunked_cached_and_preempted) {
   const auto runner = load();
   EngineConfig plain = runner->engine_config();
   plain.enable_prefix_caching = false;
-  const Served alone = serve(*runner, plain, requests(*runner), false);
+  const Served alone = serve(*runner, plain, mixed_requests(*runner), false);
   for (const Tokens& tokens : alone.tokens) ASSERT_EQ(tokens.size(), 12u);
   ASSERT_EQ(alone.tokens[0], alone.tokens[3]);
   ASSERT_NE(alone.tokens[0], alone.tokens[4]) << "the pictures make no difference";
 
-  const Served together = serve(*runner, plain, requests(*runner), true);
+  const Served together = serve(*runner, plain, mixed_requests(*runner), true);
   EXPECT_EQ(together.tokens, alone.tokens);
   EXPECT_LT(together.metrics.steps, alone.metrics.steps);
   EXPECT_EQ(together.metrics.items_encoded, 3u) << "a picture that several show is encoded once";
 
   EngineConfig chunked = runner->engine_config();
   chunked.max_num_batched_tokens = 37;
-  EXPECT_EQ(serve(*runner, chunked, requests(*runner), true).tokens, alone.tokens);
+  EXPECT_EQ(serve(*runner, chunked, mixed_requests(*runner), true).tokens, alone.tokens);
 
-  const Served cached = serve(*runner, runner->engine_config(), requests(*runner), false);
+  const Served cached = serve(*runner, runner->engine_config(), mixed_requests(*runner), false);
   EXPECT_EQ(cached.tokens, alone.tokens);
   EXPECT_GT(cached.metrics.prefix_tokens_hit, 0u);
 
   EngineConfig tight = runner->engine_config();
   tight.num_blocks = 32;  // of 16: the prompt of two pictures takes 26
   tight.max_model_len = 450;
-  const Served preempted = serve(*runner, tight, requests(*runner), true);
+  const Served preempted = serve(*runner, tight, mixed_requests(*runner), true);
   EXPECT_EQ(preempted.tokens, alone.tokens);
 }
 
 TEST_F(Runner, computes_in_bfloat16_too) {
   const auto runner = load({.dtype = DType::kBFloat16});
-  const Served served = serve(*runner, runner->engine_config(), requests(*runner), true);
+  const Served served = serve(*runner, runner->engine_config(), mixed_requests(*runner), true);
   for (const Tokens& tokens : served.tokens) EXPECT_EQ(tokens.size(), 12u);
 }
 
 TEST_F(Runner, several_sequences_of_a_request_share_its_pictures) {
   const auto runner = load();
-  std::vector<Request> one = requests(*runner);
+  std::vector<Request> one = mixed_requests(*runner);
   one.resize(1);
   one[0].num_sequences = 3;
   one[0].sampling.temperature = 1.0f;

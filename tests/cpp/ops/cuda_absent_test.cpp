@@ -28,6 +28,7 @@ TEST(CudaAbsent, EveryOpRefusesTensorsOnAGpu) {
   expect_refused(activation(x, Activation::kSilu, out), "activation");
   expect_refused(activation_mul(on_gpu(DType::kFloat32, {2, 16}), Activation::kSilu, out),
                  "activation_mul");
+  expect_refused(add(x, out), "add");
   LinearArgs linear_args;
   linear_args.x = x;
   linear_args.weight = square;

@@ -1,9 +1,8 @@
-#include "native/host_tensor.h"
+#include "native/owned_tensor.h"
 
 #include <sys/mman.h>
 
 #include <cstring>
-#include <new>
 #include <utility>
 
 #include "base/check.h"
@@ -29,10 +28,17 @@ void with_float_type(DType dtype, F&& f) {
 
 }  // namespace
 
-HostTensor::HostTensor(DType dtype, std::initializer_list<int64_t> shape)
-    : view_(nullptr, dtype, shape) {
+OwnedTensor::OwnedTensor(DType dtype, std::initializer_list<int64_t> shape, Device device)
+    : view_(nullptr, dtype, shape, device) {
   const auto bytes = static_cast<size_t>(view_.numel()) * size_of(dtype);
   if (bytes == 0) return;
+  if (device.type == DeviceType::kCuda) {
+    Result<gpu::Memory> made = gpu::Memory::on_device(device, static_cast<int64_t>(bytes));
+    if (!made.ok()) throw OutOfGpuMemory(made.status());
+    on_gpu_ = std::move(made).value();
+    view_.data = on_gpu_.data();
+    return;
+  }
   void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
@@ -40,20 +46,23 @@ HostTensor::HostTensor(DType dtype, std::initializer_list<int64_t> shape)
   mapped_ = bytes;
 }
 
-HostTensor::HostTensor(HostTensor&& other) noexcept
-    : view_(std::exchange(other.view_, {})), mapped_(std::exchange(other.mapped_, 0)) {}
+OwnedTensor::OwnedTensor(OwnedTensor&& other) noexcept
+    : view_(std::exchange(other.view_, {})),
+      mapped_(std::exchange(other.mapped_, 0)),
+      on_gpu_(std::move(other.on_gpu_)) {}
 
-HostTensor& HostTensor::operator=(HostTensor&& other) noexcept {
+OwnedTensor& OwnedTensor::operator=(OwnedTensor&& other) noexcept {
   std::swap(view_, other.view_);
   std::swap(mapped_, other.mapped_);
+  on_gpu_ = std::move(other.on_gpu_);  // which swaps
   return *this;
 }
 
-HostTensor::~HostTensor() {
+OwnedTensor::~OwnedTensor() {
   if (mapped_ != 0) ::munmap(view_.data, mapped_);
 }
 
-TensorView HostTensor::rows(int64_t first, int64_t count) const {
+TensorView OwnedTensor::rows(int64_t first, int64_t count) const {
   return rows_of(view_, first, count);
 }
 
@@ -69,6 +78,7 @@ TensorView heads_of(const TensorView& x, int64_t first, int64_t heads, int64_t d
   TensorView view(static_cast<uint8_t*>(x.data) + first * static_cast<int64_t>(size_of(x.dtype)),
                   x.dtype, {x.size(0), heads, dim});
   view.strides[0] = x.stride(0);
+  view.device = x.device;
   return view;
 }
 
@@ -89,15 +99,6 @@ void convert(const TensorView& from, const TensorView& to) {
         target[i] = To(float(value));
       }
     });
-  });
-}
-
-void add(const TensorView& x, const TensorView& out) {
-  check_eq(x.numel(), out.numel(), "add");
-  with_float_type(out.dtype, [&]<class T>() {
-    const T* from = x.ptr<T>();
-    T* to = out.ptr<T>();
-    for (int64_t i = 0, n = out.numel(); i < n; ++i) to[i] = T(float(to[i]) + float(from[i]));
   });
 }
 
