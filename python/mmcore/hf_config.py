@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmcore.errors import CheckpointError, ValidationError
+from mmcore.late_imports import import_late
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -50,7 +51,13 @@ _UNSCALED_ROPE_TYPES = frozenset({"default", "su", "longrope", "llama3", "mrope"
 
 @lru_cache(maxsize=1)
 def prepare_transformers() -> None:
-    """Make transformers usable beside a torchvision that does not load; call before importing it.
+    """Make transformers usable, and quicker to import; call before importing it."""
+    _set_a_broken_torchvision_aside()
+    import_late()
+
+
+def _set_a_broken_torchvision_aside() -> None:
+    """Hide a torchvision that does not load.
 
     transformers asks only whether torchvision is installed. Where it is installed but built for
     another torch (the usual wheel beside a CPU build of torch), importing *any* model class then

@@ -11,6 +11,7 @@ from mmcore import _C
 from mmcore._checks import as_finite
 from mmcore.engine.arg_utils import EngineArgs, EngineConfig
 from mmcore.engine.core_config import CoreConfig
+from mmcore.engine.device_start import start_device
 from mmcore.engine.input_preprocessor import InputPreprocessor, ProcessedPrompt
 from mmcore.engine.output_processor import OutputProcessor
 from mmcore.engine.placeholder_ids import placeholder_token_ids
@@ -113,6 +114,7 @@ class LLMEngine:
         cls, engine_args: EngineArgs, usage_context: Any = None, stat_loggers: Any = None
     ) -> LLMEngine:
         """Build an engine. `usage_context` and `stat_loggers` are accepted and not used."""
+        start_device(engine_args.device)
         return cls(engine_args.create_engine_config())
 
     # Requests.
