@@ -8,7 +8,6 @@ sizes, and a smaller batch leaves rows over that belong to no sequence.
 from __future__ import annotations
 
 import logging
-import time
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -105,25 +104,8 @@ class DecodeGraphs:
 
     @torch.inference_mode()
     def capture_all(self) -> None:
-        """Capture the largest batches first, so that the others fit into their memory.
-
-        Stops after five seconds; what is missing then is captured when it is first needed.
-        """
-        started = time.monotonic()
-        before = torch.cuda.mem_get_info(self._staged.device)[0]
-        with without_collections():
-            for size in reversed(self._sizes):
-                if not self._usable or time.monotonic() - started > _CAPTURE_SECONDS:
-                    break
-                self._capture(size)
-        taken = before - torch.cuda.mem_get_info(self._staged.device)[0]
-        logger.info(
-            "captured %d of %d CUDA graphs in %.2f s, %.0f MiB",
-            len(self._captured),
-            len(self._sizes),
-            time.monotonic() - started,
-            taken / 2**20,
-        )
+        """Capture all batch sizes, or as many as five seconds allow."""
+        self._capturing.capture_all("decoder", self._sizes, self._capture, _CAPTURE_SECONDS)
 
     def run(self, plan: _C.StepPlan, before: torch.Tensor | None = None) -> DecodeStep | None:
         """Run a step, or give None if it is none for a graph: then nothing has happened.

@@ -7,7 +7,6 @@ them one by one. There is a graph for each of a few numbers of items; a batch is
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -96,25 +95,8 @@ class EncoderGraphs:
 
     @torch.inference_mode()
     def capture_all(self) -> None:
-        """Capture the largest numbers of items first, so that the others fit into their memory.
-
-        Stops after two seconds; what is missing then is captured when it is first needed.
-        """
-        started = time.monotonic()
-        before = torch.cuda.mem_get_info(self._device)[0]
-        with without_collections():
-            for count in reversed(self._counts):
-                if not self._usable or time.monotonic() - started > _CAPTURE_SECONDS:
-                    break
-                self._capture(count)
-        torch.cuda.empty_cache()  # of the calls before each capture, on a stream of their own
-        logger.info(
-            "captured %d of %d CUDA graphs of the encoder in %.2f s, %.0f MiB",
-            len(self._captured),
-            len(self._counts),
-            time.monotonic() - started,
-            (before - torch.cuda.mem_get_info(self._device)[0]) / 2**20,
-        )
+        """Capture all numbers of items, or as many as two seconds allow."""
+        self._capturing.capture_all("encoder", self._counts, self._capture, _CAPTURE_SECONDS)
 
     def run(self, batch: Mapping[str, Any]) -> list[torch.Tensor] | None:
         """Encode items.

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-from collections.abc import Callable, Iterator
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
 
 __all__ = ["GRAPH_BYTES", "GraphCapture", "without_collections"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -28,6 +32,7 @@ class GraphCapture:
     """
 
     def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._stream = _capture_stream(device)
         self._pool: Any = torch.cuda.graph_pool_handle()
 
@@ -61,6 +66,41 @@ class GraphCapture:
         finally:
             torch.cuda.current_stream(stream.device).wait_stream(stream)
 
+    def capture_all(
+        self, what: str, sizes: Sequence[int], capture_one: Callable[[int], object], seconds: float
+    ) -> None:
+        """Capture a graph for each of a few sizes, as far as time allows.
+
+        The largest first, so that the others fit into their memory; what is missing then is
+        captured when it is first needed.
+
+        Parameters
+        ----------
+        what
+            What is captured, for the log.
+        sizes
+            Ascending.
+        capture_one
+            Captures a size; None if nothing of the kind can be captured.
+        """
+        started = time.monotonic()
+        before = torch.cuda.mem_get_info(self._device)[0]
+        captured = 0
+        with without_collections():
+            for size in reversed(sizes):
+                if time.monotonic() - started > seconds or capture_one(size) is None:
+                    break
+                captured += 1
+        torch.cuda.empty_cache()  # of the calls before each capture, on a stream of their own
+        logger.info(
+            "captured %d of %d CUDA graphs of the %s in %.2f s, %.0f MiB",
+            captured,
+            len(sizes),
+            what,
+            time.monotonic() - started,
+            (before - torch.cuda.mem_get_info(self._device)[0]) / 2**20,
+        )
+
     def _record(self, work: Callable[[], T]) -> tuple[torch.cuda.CUDAGraph, T]:
         graph = torch.cuda.CUDAGraph()
         graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
@@ -90,7 +130,7 @@ def _capture_stream(device: torch.device) -> torch.cuda.Stream:
 @contextlib.contextmanager
 def without_collections() -> Iterator[None]:
     """Keep the garbage collector from freeing device memory while a graph is being captured."""
-    gc.collect()
+    gc.collect(1)  # what is young; all of it would take longer than several captures
     enabled = gc.isenabled()
     gc.disable()
     try:
