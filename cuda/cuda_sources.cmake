@@ -55,7 +55,9 @@ set(MMCORE_CUDA_SOURCES
   matrix/tensor_map.cpp
   matrix/wgmma.cpp
   matrix/wgmma_128.cu
+  matrix/wgmma_144.cu
   matrix/wgmma_192.cu
+  matrix/wgmma_192_wide.cu
   matrix/wgmma_256.cu
   matrix/wgmma_64.cu
   norm.cu

@@ -13,15 +13,9 @@ constexpr Tile candidate(const char* name) {
 }  // namespace
 
 // features x tokens, cluster; t: in turns
-const std::array<Tile, 8> kCandidates = {
-    candidate<cuda::WgmmaTile{128, 144, 2, 1, false}>("128x144/2x1"),
-    candidate<cuda::WgmmaTile{128, 144, 2, 1, true}>("128x144/2x1t"),
-    candidate<cuda::WgmmaTile{128, 192, 2, 1, true}>("128x192/2x1t"),
-    candidate<cuda::WgmmaTile{128, 160, 2, 1, true}>("128x160/2x1t"),
-    candidate<cuda::WgmmaTile{256, 144, 2, 1, false}>("256x144/2x1"),
-    candidate<cuda::WgmmaTile{256, 144, 1, 2, false}>("256x144/1x2"),
+const std::array<Tile, 2> kCandidates = {
+    candidate<cuda::WgmmaTile{256, 160, 1, 2, false}>("256x160/1x2"),
     candidate<cuda::WgmmaTile{256, 128, 1, 2, false}>("256x128/1x2"),
-    candidate<cuda::WgmmaTile{256, 192, 1, 2, false}>("256x192/1x2"),
 };
 
 }  // namespace mmcore::bench

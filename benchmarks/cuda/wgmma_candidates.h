@@ -14,6 +14,6 @@ struct Tile {
   Status (*run)(const char*, const cuda::MatrixProblem&, int, cudaStream_t);
 };
 
-extern const std::array<Tile, 8> kCandidates;
+extern const std::array<Tile, 2> kCandidates;
 
 }  // namespace mmcore::bench

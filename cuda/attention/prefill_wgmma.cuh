@@ -1,8 +1,8 @@
 // Attention of 128 query rows of one head on Hopper: two warpgroups of 64 rows multiply with wgmma
 // and take turns, so that one computes a softmax while the other's products run; within a group,
 // scores of the next keys and sums over values run during the softmax of the keys between. A third
-// group loads: one warp keys and values, through tensor maps whose boxes are runs of rows on one
-// page; three warps queries. Blocks stay and go from tile to tile.
+// group loads: a warp keys and one values, through tensor maps whose boxes are runs of rows on one
+// page; two warps queries. Blocks stay and go from tile to tile.
 #pragma once
 
 #include <cuda.h>
@@ -31,13 +31,13 @@ inline constexpr int kQueryPanel = kPrefillTileRows * 128;
 
 /// Shared memory: queries, then keys, then values of each stage, all in panels of 64 columns; what
 /// is left of a head dim in the last panel is zeros.
-template <int D>
+template <int D, int kVariant>
 struct Shape {
   static constexpr int kKeys = D > 128 ? 64 : 128;
   static constexpr int kPanels = (D + kPanelColumns - 1) / kPanelColumns;
   static constexpr int kSteps = (D + 15) / 16;
-  static constexpr int kStages = D > 64 ? 2 : 4;
-  static constexpr int kQueryStages = D > 128 ? 1 : 2;
+  static constexpr int kStages = D > 64 ? (kVariant & 4 ? 3 : 2) : 4;
+  static constexpr int kQueryStages = D > 128 || kVariant & 4 ? 1 : 2;
   static constexpr int kKeyPanel = kKeys * 128;
   static constexpr int kQueryBytes = kPanels * kQueryPanel;
   static constexpr int kKeyBytes = kPanels * kKeyPanel;
@@ -66,8 +66,8 @@ __device__ __forceinline__ uint32_t address(const void* shared) {
   return hopper::shared_address(shared);
 }
 
-template <int D>
-using BarriersOf = Barriers<Shape<D>::kStages, Shape<D>::kQueryStages>;
+template <class S>
+using BarriersOf = Barriers<S::kStages, S::kQueryStages>;
 
 /// The tiles of key rows that a tile of queries sees: [begin, end).
 template <int kKeys>
@@ -93,62 +93,59 @@ __device__ __forceinline__ void for_each_tile(const PrefillParams& a, F&& f) {
   }
 }
 
-/// One warp: boxes of keys and values, the last keys first.
-template <int D>
-__device__ __forceinline__ void load_keys(const PrefillParams& a, const KeyMaps& maps,
-                                          uint32_t keys_at, uint32_t values_at,
-                                          BarriersOf<D>& barriers) {
-  using S = Shape<D>;
+/// One warp: boxes of keys, or of values, the last of a tile's first.
+template <int D, class S>
+__device__ __forceinline__ void load_rows(const PrefillParams& a, const CUtensorMap& map,
+                                          int32_t box_rows, uint32_t stages, uint64_t* full,
+                                          uint64_t* free) {
   const int lane = threadIdx.x & 31;
   const int panel = lane % S::kPanels, box = lane / S::kPanels;
-  const int32_t box_rows = maps.box_rows;
-  const uint32_t to =
-      static_cast<uint32_t>(panel * S::kKeyPanel + box * box_rows * 128);  // within a stage
+  const uint32_t to = stages + static_cast<uint32_t>(panel * S::kKeyPanel + box * box_rows * 128);
   const ops::AttentionProblem& p = a.p;
+  const bool paged = p.block_tables != nullptr;
   Ring<S::kStages> ring;
   for_each_tile(a, [&](const QueryTile& tile, int32_t head) {
     const int32_t kv_head = head / (p.heads / p.kv_heads);
     const KeySpan span = key_tiles<S::kKeys>(a, tile);
+    const int32_t start = paged ? 0 : p.kv_start[tile.sequence];
+    // Of this lane's box in tile t; read a tile ahead.
+    const auto block_of = [&](int32_t t) {
+      const int32_t row = t * S::kKeys + box * box_rows;
+      if (!paged || t < span.begin || row >= tile.keys || box * box_rows >= S::kKeys) return 0;
+      return p.block_tables[tile.sequence * p.table_stride + (row >> p.block_shift)];
+    };
+    int32_t block = block_of(span.end - 1);
     for (int32_t t = span.end - 1; t >= span.begin; --t) {
       const int32_t first = t * S::kKeys;
       const int32_t boxes = (min(S::kKeys, tile.keys - first) + box_rows - 1) / box_rows;
-      const auto bytes = static_cast<uint32_t>(boxes * box_rows * 128 * S::kPanels);
-      int32_t row = first + box * box_rows, block = 0;
-      if (box < boxes) {
-        if (p.block_tables != nullptr) {
-          block = p.block_tables[tile.sequence * p.table_stride + (row >> p.block_shift)];
-          row &= (1 << p.block_shift) - 1;
-        } else {
-          row += p.kv_start[tile.sequence];
-        }
+      const int32_t next = block_of(t - 1);
+      int32_t row = start + first + box * box_rows;
+      if (paged) row &= (1 << p.block_shift) - 1;
+      hopper::barrier_wait(address(&free[ring.stage]), ring.parity ^ 1);
+      if (lane == 0) {
+        hopper::barrier_expect(address(&full[ring.stage]),
+                               static_cast<uint32_t>(boxes * box_rows * 128 * S::kPanels));
       }
-      const auto load = [&](const CUtensorMap& map, uint32_t stages, uint64_t& free,
-                            uint64_t& full) {
-        hopper::barrier_wait(address(&free), ring.parity ^ 1);
-        if (lane == 0) hopper::barrier_expect(address(&full), bytes);
-        __syncwarp();
-        if (box < boxes) {
-          hopper::copy_box(stages + static_cast<uint32_t>(ring.stage * S::kKeyBytes) + to, map,
-                           address(&full), panel * kPanelColumns, kv_head, row, block);
-        }
-      };
-      load(maps.k, keys_at, barriers.keys_free[ring.stage], barriers.keys_full[ring.stage]);
-      load(maps.v, values_at, barriers.values_free[ring.stage], barriers.values_full[ring.stage]);
+      __syncwarp();
+      if (box < boxes) {
+        hopper::copy_box(to + static_cast<uint32_t>(ring.stage * S::kKeyBytes), map,
+                         address(&full[ring.stage]), panel * kPanelColumns, kv_head, row, block);
+      }
+      block = next;
       ring.next();
     }
   });
 }
 
-/// Threads that load queries: three warps.
-inline constexpr int kQueryLoaders = 96;
+/// Threads that load queries: two warps.
+inline constexpr int kQueryLoaders = 64;
 
-/// Three warps: the queries of tile after tile, in the layout of the bulk copies, and their notes.
-template <int D, class T>
+/// Two warps: the queries of tile after tile, in the layout of the bulk copies, and their notes.
+template <int D, class T, class S>
 __device__ __forceinline__ void load_queries(const PrefillParams& a, uint32_t queries_at,
-                                             TileNote* notes, BarriersOf<D>& barriers) {
-  using S = Shape<D>;
+                                             TileNote* notes, BarriersOf<S>& barriers) {
   constexpr int kPieces = S::kSteps * 2;
-  const int thread = static_cast<int>(threadIdx.x) % kGroup - 32;
+  const int thread = static_cast<int>(threadIdx.x) % kGroup - 64;
   const ops::AttentionProblem& p = a.p;
   Ring<S::kQueryStages> ring;
   for_each_tile(a, [&](const QueryTile& tile, int32_t head) {
@@ -179,9 +176,8 @@ __device__ __forceinline__ void load_queries(const PrefillParams& a, uint32_t qu
 
 /// Zeroes the rows of a stage of values that no key belongs to: what memory holds there may be NaN,
 /// and a weight of 0 would not make it go away. Both groups do it, each before it reads.
-template <int D>
+template <class S>
 __device__ __forceinline__ void clear_values(uint32_t values, int32_t rows, int group) {
-  using S = Shape<D>;
   const int thread = static_cast<int>(threadIdx.x) % kGroup;
 #pragma unroll
   for (int panel = 0; panel < S::kPanels; ++panel) {
@@ -200,9 +196,9 @@ __device__ __forceinline__ void clear_values(uint32_t values, int32_t rows, int 
 template <int D, class T, int kVariant>
 __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t queries_at,
                                          uint32_t keys_at, uint32_t values_at,
-                                         const TileNote* notes, BarriersOf<D>& barriers,
-                                         int group) {
-  using S = Shape<D>;
+                                         const TileNote* notes,
+                                         BarriersOf<Shape<D, kVariant>>& barriers, int group) {
+  using S = Shape<D, kVariant>;
   const ops::AttentionProblem& p = a.p;
   const int lane = threadIdx.x & 31, warp = static_cast<int>(threadIdx.x) % kGroup / 32;
   const int own_row = 64 * group + 16 * warp;             // the warp's first, within the tile
@@ -288,7 +284,7 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
       Ring<S::kStages> value_ring = ring;
       if (tile.keys - t * S::kKeys < S::kKeys) {
         hopper::barrier_wait(address(&barriers.values_full[value_ring.stage]), value_ring.parity);
-        clear_values<D>(values_at + static_cast<uint32_t>(value_ring.stage * S::kKeyBytes),
+        clear_values<S>(values_at + static_cast<uint32_t>(value_ring.stage * S::kKeyBytes),
                         tile.keys - t * S::kKeys, group);
       }
       for (--t; t >= span.begin; --t) {
@@ -342,9 +338,9 @@ template <int D, class T, int kVariant>
 __global__ void __launch_bounds__(kThreads, 1)
     prefill(const __grid_constant__ PrefillParams a, const __grid_constant__ KeyMaps maps) {
 #if defined(MMCORE_HOPPER)
-  using S = Shape<D>;
+  using S = Shape<D, kVariant>;
   extern __shared__ uint8_t shared[];
-  __shared__ BarriersOf<D> barriers;
+  __shared__ BarriersOf<S> barriers;
   __shared__ TileNote notes[S::kQueryStages];
   const uint32_t queries_at = (address(shared) + 1023) / 1024 * 1024;
   const uint32_t keys_at = queries_at + S::kQueryStages * S::kQueryBytes;
@@ -370,9 +366,12 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (group == 0) {
     hopper::give_registers<kLoadRegisters>();
     if (threadIdx.x < 32) {
-      load_keys<D>(a, maps, keys_at, values_at, barriers);
+      load_rows<D, S>(a, maps.k, maps.box_rows, keys_at, barriers.keys_full, barriers.keys_free);
+    } else if (threadIdx.x < 64) {
+      load_rows<D, S>(a, maps.v, maps.box_rows, values_at, barriers.values_full,
+                      barriers.values_free);
     } else {
-      load_queries<D, T>(a, queries_at, notes, barriers);
+      load_queries<D, T, S>(a, queries_at, notes, barriers);
     }
   } else {
     hopper::take_registers<kMultiplyRegisters>();
@@ -386,7 +385,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 template <int D, class T, int kVariant>
 Status launch(const char* op, const PrefillParams& a, const DeviceFacts& facts,
               cudaStream_t stream) {
-  using S = Shape<D>;
+  using S = Shape<D, kVariant>;
   KeyMaps maps;
   MMCORE_RETURN_IF_ERROR(key_maps(op, a, S::kKeys, maps));
   MMCORE_RETURN_IF_ERROR(allow_shared(op, prefill<D, T, kVariant>, S::kSharedBytes));
@@ -399,7 +398,7 @@ Status launch(const char* op, const PrefillParams& a, const DeviceFacts& facts,
 inline int variant() {
   static const int chosen = [] {
     const char* text = std::getenv("MMCORE_PREFILL_VARIANT");
-    return text != nullptr ? std::atoi(text) : 1;
+    return text != nullptr ? std::atoi(text) : 0;
   }();
   return chosen;
 }
@@ -411,14 +410,15 @@ Status launch_prefill_wgmma(const char* op, const PrefillParams& a, const Device
                             cudaStream_t stream) {
   if (a.p.dtype == DType::kBFloat16) {
     if constexpr (D == 64 || D == 128) {
-      if (wgmma::variant() == 0) return wgmma::launch<D, __nv_bfloat16, 0>(op, a, facts, stream);
-      if constexpr (D == 64) {
-        if (wgmma::variant() == 3) return wgmma::launch<D, __nv_bfloat16, 3>(op, a, facts, stream);
+      if (wgmma::variant() == 1) return wgmma::launch<D, __nv_bfloat16, 1>(op, a, facts, stream);
+      constexpr int kOther = D == 64 ? 3 : 4;
+      if (wgmma::variant() == kOther) {
+        return wgmma::launch<D, __nv_bfloat16, kOther>(op, a, facts, stream);
       }
     }
-    return wgmma::launch<D, __nv_bfloat16, 1>(op, a, facts, stream);
+    return wgmma::launch<D, __nv_bfloat16, 0>(op, a, facts, stream);
   }
-  return wgmma::launch<D, __half, 1>(op, a, facts, stream);
+  return wgmma::launch<D, __half, 0>(op, a, facts, stream);
 }
 
 }  // namespace mmcore::cuda

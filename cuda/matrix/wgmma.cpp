@@ -18,10 +18,9 @@ struct Choice {
 };
 
 const std::array kChoices = {
-    Choice{kTile256, 1.0, run_wgmma_256},
-    Choice{kTile192, 1.05, run_wgmma_192},
-    Choice{kTile128, 1.1, run_wgmma_128},
-    Choice{kTile64, 1.5, run_wgmma_64},
+    Choice{kTile256, 1.0, run_wgmma_256},           Choice{kTile192, 1.0, run_wgmma_192},
+    Choice{kTile192Wide, 0.99, run_wgmma_192_wide}, Choice{kTile144, 1.07, run_wgmma_144},
+    Choice{kTile128, 1.07, run_wgmma_128},          Choice{kTile64, 1.75, run_wgmma_64},
 };
 
 /// Clusters that run side by side. One of four takes a whole group of four multiprocessors, of
@@ -37,12 +36,12 @@ double estimate(const Choice& choice, const MatrixProblem& p, int multiprocessor
   const WgmmaTiles tiles = tiles_of(choice.tile, p.tokens, p.n);
   const int64_t side_by_side = slots(choice.tile, multiprocessors);
   const double waves = static_cast<double>((tiles.f * tiles.t + side_by_side - 1) / side_by_side);
-  constexpr double kCyclesPerToken = 128.0 * 64.0 / 2048.0;  // of a step of 64 along k
+  constexpr double kCyclesPerSum = 64.0 / 2048.0;  // of a step of 64 along k
   const double steps = static_cast<double>((p.k + 63) / 64);
-  const double tokens = choice.tile.tokens;
-  const double product = steps * tokens * kCyclesPerToken * choice.slowdown;
-  const double store = tokens * (p.act == ops::Activation::kNone ? 6.0 : 20.0);
-  return choice.tile.turns ? waves * product + 2.0 * store : waves * (product + store);
+  const double sums = static_cast<double>(choice.tile.features) * choice.tile.tokens;
+  const double product = steps * sums * kCyclesPerSum * choice.slowdown;
+  const double store = sums / 128.0 * (p.act == ops::Activation::kNone ? 6.0 : 20.0);
+  return choice.tile.turns ? waves * product + store : waves * (product + store);
 }
 
 }  // namespace
