@@ -11,6 +11,7 @@ set(MMCORE_NATIVE_SOURCES
   src/native/memory_plan.cpp
   src/native/model_config.cpp
   src/native/native_c.cpp
+  src/native/native_submit.cpp
   src/native/owned_tensor.cpp
   src/native/place.cpp
   src/native/pre_tokenizer.cpp

@@ -42,7 +42,8 @@ options=()
 if [[ -n ${SANITIZE:-} ]]; then
   build=$work/service-${SANITIZE%%,*}
   options+=(-DCMAKE_BUILD_TYPE=RelWithDebInfo "-DCMAKE_CXX_FLAGS=-fsanitize=$SANITIZE -fno-omit-frame-pointer")
-  export ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
+  export ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+  export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:suppressions=$PWD/tests/embed/service/tsan_suppressions.txt
 fi
 mkdir -p "$work"
 if ! { cmake -S examples/embed_cpp -B "$build" -G Ninja -Dmmcore_DIR="$cmake_dir" "${options[@]}" && cmake --build "$build"; } >"$work/log.txt" 2>&1; then

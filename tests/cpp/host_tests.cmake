@@ -3,6 +3,7 @@
 set(MMCORE_HOST_TESTS
   engine/engine_loop_test.cpp
   engine/engine_loop_misuse_test.cpp
+  engine/runner_books_test.cpp
   c_api/callback_test.cpp
   c_api/engine_test.cpp
   c_api/misuse_test.cpp

@@ -2,7 +2,8 @@
 
 Usage: expected.py FOLDER
 
-Writes picture.ppm, expected.json, and ids.txt, which holds the token ids alone.
+Writes the picture as picture.ppm and, without a head, as picture.rgb, its size as size.txt; the
+answer as expected.json, and its token ids alone as ids.txt.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ def main() -> int:
     assets = files("mmcore") / "assets"
     picture = Image.open(str(assets / "shapes.png")).convert("RGB")
     picture.save(folder / "picture.ppm")
+    (folder / "picture.rgb").write_bytes(picture.tobytes())
+    (folder / "size.txt").write_text(f"{picture.width} {picture.height}\n")
     llm = LLM(str(assets / "tiny_llava"), dtype="float32")
     prompt = {"prompt": PROMPT, "multi_modal_data": {"image": picture}}
     [output] = llm.generate([prompt], SamplingParams(temperature=0.0, max_tokens=64))

@@ -440,7 +440,8 @@ typedef void (*mmcore_output_callback)(void* user_data, const mmcore_output* out
 /* ---- Engines ------------------------------------------------------------------------------------
  */
 
-/* Makes an engine and starts its thread. A runner serves one engine at a time; another one is
+/* Makes an engine and starts its thread. `config` may be NULL for a runner of a library that brings
+ * its own, such as mmcore_native_open. A runner serves one engine at a time; another one is
  * refused with MMCORE_INVALID_ARGUMENT. */
 MMCORE_API mmcore_status mmcore_engine_create(const mmcore_config* config, mmcore_runner runner,
                                               mmcore_engine* engine);
@@ -529,6 +530,13 @@ MMCORE_API mmcore_status mmcore_engine_metrics(mmcore_engine engine, mmcore_metr
  * output goes to one. */
 MMCORE_API mmcore_status mmcore_request_read(mmcore_request request, int64_t timeout_us,
                                              mmcore_output* output);
+/* Waits for the request's end, and gives what was not read as one output: all its tokens, with the
+ * end's reason. Of a request for several sequences each call gives the next one. If the request
+ * failed the status is its error, with finish_reason set; MMCORE_END when everything was given. On
+ * MMCORE_TIMEOUT and MMCORE_BUFFER_TOO_SMALL nothing is lost: call again. On the engine's thread
+ * MMCORE_WRONG_THREAD, unless it has ended. */
+MMCORE_API mmcore_status mmcore_request_collect(mmcore_request request, int64_t timeout_us,
+                                                mmcore_output* output);
 MMCORE_API mmcore_status mmcore_request_id(mmcore_request request, uint64_t* id);
 /* MMCORE_OK if it has ended. */
 MMCORE_API mmcore_status mmcore_request_abort(mmcore_request request);

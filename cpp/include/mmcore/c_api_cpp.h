@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "mmcore/c_api.h"
+#include "mmcore/config.h"
 #include "mmcore/export.h"
 #include "mmcore/media.h"
 #include "mmcore/model_runner.h"
@@ -22,6 +23,10 @@ namespace mmcore::c_api {
 
 /// Gives out a handle, which mmcore_runner_destroy ends. kInvalidArgument for a null argument.
 MMCORE_API Status make_runner(std::shared_ptr<ModelRunner> runner, mmcore_runner* handle);
+
+/// Likewise, with the configuration of an engine that is made without one (config NULL).
+MMCORE_API Status make_runner(std::shared_ptr<ModelRunner> runner, const EngineConfig& config,
+                              mmcore_runner* handle);
 
 /// The runner behind a handle; null if there is none.
 MMCORE_API std::shared_ptr<ModelRunner> runner_of(mmcore_runner handle);

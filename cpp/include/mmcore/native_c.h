@@ -2,6 +2,14 @@
  * prepares prompts with images, and turns text into tokens and back. Status codes, handles,
  * threads, memory and growth are as in c_api.h.
  *
+ *   mmcore_native_open(folder, NULL, &runner);
+ *   mmcore_engine_create(NULL, runner, &engine);
+ *   mmcore_native_submit(engine, runner, text, &image, 1, &submission, &request);
+ *   mmcore_request_collect(request, -1, &output);
+ *   mmcore_native_decode(runner, output.tokens, output.num_tokens, 0, answer, room, &length);
+ *
+ * or, for a host that wants each step in its own hands, where the first three are
+ *
  *   mmcore_native_open(folder, &options, &runner);
  *   mmcore_config_init(&config, sizeof config);
  *   mmcore_native_configure(runner, &config);
@@ -118,6 +126,16 @@ enum {
 MMCORE_API mmcore_status mmcore_native_encode(mmcore_runner runner, const char* text,
                                               int64_t length, uint32_t flags, int32_t* token_ids,
                                               int64_t capacity, int64_t* num_token_ids);
+
+/* Submits a text, ended by 0, with its images: encodes and prepares it and hands it in, in one
+ * call. `submission` has the rest, or is NULL for the defaults; its prompt and media must be empty.
+ * The request is to be destroyed. Text that users typed goes through mmcore_native_encode instead,
+ * with MMCORE_NATIVE_TYPED_TEXT. */
+MMCORE_API mmcore_status mmcore_native_submit(mmcore_engine engine, mmcore_runner runner,
+                                              const char* text, const mmcore_native_image* images,
+                                              int64_t num_images,
+                                              const mmcore_submission* submission,
+                                              mmcore_request* request);
 
 /* Turns token ids into UTF-8, ended by 0, for which `capacity` counts one more; `length` does not.
  * With MMCORE_NATIVE_HOLD_BACK, what the first n ids give is the beginning of what n + 1 give. */

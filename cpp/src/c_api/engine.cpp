@@ -31,10 +31,12 @@ mmcore_status mmcore_engine_create(const mmcore_config* config, mmcore_runner ru
     *engine = 0;
     EngineConfig converted;
     EngineLoopOptions options;
-    if (const Status status = to_config(config, converted, options); !status.ok())
-      return report(status);
     const std::shared_ptr<SharedRunner> shared = Runners::instance().find(runner);
     if (shared == nullptr) return no_handle("a runner");
+    if (config == nullptr && shared->config)
+      converted = *shared->config;
+    else if (const Status status = to_config(config, converted, options); !status.ok())
+      return report(status);
     Result<std::shared_ptr<ModelRunner>> lent = lend(shared);
     if (!lent.ok()) return report(lent.status());
     note_threads();

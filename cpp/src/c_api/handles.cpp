@@ -11,6 +11,17 @@ namespace {
 std::atomic<bool> has_threads = false;
 std::atomic<bool> forked = false;
 
+Status add_runner(std::shared_ptr<ModelRunner> runner, std::optional<EngineConfig> config,
+                  mmcore_runner* handle) {
+  if (runner == nullptr) return null_argument("runner");
+  if (handle == nullptr) return null_argument("handle");
+  auto shared = std::make_shared<SharedRunner>();
+  shared->runner = std::move(runner);
+  shared->config = std::move(config);
+  *handle = Runners::instance().add(std::move(shared));
+  return {};
+}
+
 }  // namespace
 
 bool is_forked_child() { return forked; }
@@ -23,12 +34,12 @@ void note_threads() {
 }
 
 Status make_runner(std::shared_ptr<ModelRunner> runner, mmcore_runner* handle) {
-  if (runner == nullptr) return null_argument("runner");
-  if (handle == nullptr) return null_argument("handle");
-  auto shared = std::make_shared<SharedRunner>();
-  shared->runner = std::move(runner);
-  *handle = Runners::instance().add(std::move(shared));
-  return {};
+  return add_runner(std::move(runner), std::nullopt, handle);
+}
+
+Status make_runner(std::shared_ptr<ModelRunner> runner, const EngineConfig& config,
+                   mmcore_runner* handle) {
+  return add_runner(std::move(runner), config, handle);
 }
 
 std::shared_ptr<ModelRunner> runner_of(mmcore_runner handle) {

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -16,6 +17,7 @@ namespace mmcore::c_api {
 /// A runner, and whether an engine has it: two would mix their requests' ids and KV blocks.
 struct SharedRunner {
   std::shared_ptr<ModelRunner> runner;
+  std::optional<EngineConfig> config;  // its own, for an engine that is given none
   std::atomic<bool> in_use = false;
 };
 

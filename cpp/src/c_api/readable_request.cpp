@@ -7,6 +7,7 @@
 
 #include "c_api/sized_struct.h"
 #include "engine/engine_loop_impl.h"
+#include "engine/joined_output.h"
 #include "mmcore/c_api_cpp.h"
 
 namespace mmcore::c_api {
@@ -139,7 +140,6 @@ mmcore_status ReadableRequest::read(int64_t timeout_us, mmcore_output* output) {
   mmcore_output in{};
   if (const Status status = read_struct("mmcore_output", output, in); !status.ok())
     return report(status);
-  const uint32_t given_size = output->struct_size;
   bool may_wait = true;
   if (const std::shared_ptr<EngineLoop> owner = loop(); owner != nullptr)
     may_wait = !owner->on_loop_thread();
@@ -148,24 +148,64 @@ mmcore_status ReadableRequest::read(int64_t timeout_us, mmcore_output* output) {
   const auto deadline = deadline_after(may_wait ? timeout : std::chrono::microseconds(0));
 
   std::unique_lock lock(mutex_);
-  const auto ready = [&] { return closed_ || cut_ || num_unfinished_ == 0 || !outputs_.empty(); };
+  const auto ready = [&] { return over() || !outputs_.empty(); };
   if (!news_.wait_until(lock, deadline, ready))
     return report(MMCORE_TIMEOUT, "The request gave nothing in the time to wait.");
+  if (const mmcore_status nothing = nothing_left(); nothing != MMCORE_OK) return nothing;
+  const mmcore_status given = give(outputs_.front(), in, output);
+  if (given == MMCORE_OK) outputs_.pop_front();
+  return given;
+}
+
+mmcore_status ReadableRequest::collect(int64_t timeout_us, mmcore_output* output) {
+  mmcore_output in{};
+  if (const Status status = read_struct("mmcore_output", output, in); !status.ok())
+    return report(status);
+  const std::shared_ptr<EngineLoop> owner = loop();
+  const bool on_loop_thread = owner != nullptr && owner->on_loop_thread();
+  const auto deadline = deadline_after(timeout_us < 0 ? std::chrono::microseconds::max()
+                                                      : std::chrono::microseconds(timeout_us));
+  std::unique_lock lock(mutex_);
+  if (on_loop_thread && !over())
+    return report(MMCORE_WRONG_THREAD,
+                  "mmcore_request_collect was called on the engine's own thread, which would wait "
+                  "for itself. Read there, or collect on another one.");
+  if (!news_.wait_until(lock, deadline, [&] { return over(); }))
+    return report(MMCORE_TIMEOUT, "The request has not ended in the time to wait.");
+  if (const mmcore_status nothing = nothing_left(); nothing != MMCORE_OK) return nothing;
+  const int32_t sequence =
+      std::ranges::min_element(outputs_, {}, &RequestOutput::sequence)->sequence;
+  RequestOutput all;
+  for (const RequestOutput& next : outputs_)
+    if (next.sequence == sequence) join_output(all, RequestOutput(next));
+  const mmcore_status given = give(all, in, output);
+  if (given != MMCORE_OK) return given;
+  std::erase_if(outputs_, [&](const RequestOutput& o) { return o.sequence == sequence; });
+  return report(all.error);
+}
+
+// With the lock, as what follows.
+bool ReadableRequest::over() const { return closed_ || cut_ || num_unfinished_ == 0; }
+
+// Why there is nothing to give; MMCORE_OK if there is something.
+mmcore_status ReadableRequest::nothing_left() const {
   if (closed_) return report(MMCORE_INVALID_HANDLE, "The request was destroyed by another thread.");
-  if (outputs_.empty() && num_unfinished_ == 0)
-    return report(MMCORE_END, "The request has given everything.");
-  if (outputs_.empty())
-    return report(MMCORE_SHUTDOWN, "The engine broke down before the request's end.");
+  if (!outputs_.empty()) return MMCORE_OK;
+  if (num_unfinished_ == 0) return report(MMCORE_END, "The request has given everything.");
+  return report(MMCORE_SHUTDOWN, "The engine broke down before the request's end.");
+}
+
+// Copies `from` into the caller's struct and buffers.
+mmcore_status ReadableRequest::give(const RequestOutput& from, const mmcore_output& in,
+                                    mmcore_output* output) {
   OutputScratch scratch;
   mmcore_output out{};
-  const bool filled = fill_buffers(view_output(outputs_.front(), scratch), in, out);
-  const Status written = write_struct("mmcore_output", out, output, given_size);
+  const bool filled = fill_buffers(view_output(from, scratch), in, out);
+  const Status written = write_struct("mmcore_output", out, output, output->struct_size);
   if (!written.ok()) return report(written);
-  if (!filled)
-    return report(MMCORE_BUFFER_TOO_SMALL,
-                  "An array of the output is too small; the output says how much is needed.");
-  outputs_.pop_front();
-  return MMCORE_OK;
+  if (filled) return MMCORE_OK;
+  return report(MMCORE_BUFFER_TOO_SMALL,
+                "An array of the output is too small; the output says how much is needed.");
 }
 
 Status ReadableRequest::abort() {

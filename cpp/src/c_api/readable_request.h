@@ -32,6 +32,7 @@ class ReadableRequest : public std::enable_shared_from_this<ReadableRequest> {
   RequestId id() const;
 
   mmcore_status read(int64_t timeout_us, mmcore_output* output);
+  mmcore_status collect(int64_t timeout_us, mmcore_output* output);
   Status abort();
   /// Aborts it, and sends away who waits to read.
   void close();
@@ -40,6 +41,10 @@ class ReadableRequest : public std::enable_shared_from_this<ReadableRequest> {
   void push(const RequestOutput& output);
   void end();
   std::shared_ptr<EngineLoop> loop() const;
+  bool over() const;
+  mmcore_status nothing_left() const;
+  static mmcore_status give(const RequestOutput& from, const mmcore_output& in,
+                            mmcore_output* output);
 
   mutable std::mutex mutex_;
   std::condition_variable news_;

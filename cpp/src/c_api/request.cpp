@@ -80,6 +80,12 @@ mmcore_status mmcore_request_read(mmcore_request request, int64_t timeout_us,
                         [&](const auto& found) { return found->read(timeout_us, output); });
 }
 
+mmcore_status mmcore_request_collect(mmcore_request request, int64_t timeout_us,
+                                     mmcore_output* output) {
+  return with<Requests>(kRequest, request,
+                        [&](const auto& found) { return found->collect(timeout_us, output); });
+}
+
 mmcore_status mmcore_request_id(mmcore_request request, uint64_t* id) {
   return with<Requests>(kRequest, request, [&](const auto& found) -> Status {
     if (id == nullptr) return null_argument("id");

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "engine/engine_loop_impl.h"
+#include "engine/joined_output.h"
 #include "engine/request_channel.h"
 
 namespace mmcore {
@@ -83,17 +84,8 @@ Result<std::vector<RequestOutput>> RequestStream::collect(std::chrono::microseco
   Result<std::vector<RequestOutput>> taken = channel_->take(deadline_after(timeout), true);
   if (!taken.ok()) return taken;
   std::map<int32_t, RequestOutput> by_sequence;
-  for (RequestOutput& next : taken.value()) {
-    const auto [it, first] = by_sequence.try_emplace(next.sequence);
-    RequestOutput& all = it->second;
-    std::vector<SampledToken> tokens = std::move(all.new_tokens);
-    auto prompt_logprobs = std::move(all.new_prompt_logprobs);
-    std::ranges::move(next.new_tokens, std::back_inserter(tokens));
-    std::ranges::move(next.new_prompt_logprobs, std::back_inserter(prompt_logprobs));
-    all = std::move(next);
-    all.new_tokens = std::move(tokens);
-    all.new_prompt_logprobs = std::move(prompt_logprobs);
-  }
+  for (RequestOutput& next : taken.value())
+    join_output(by_sequence[next.sequence], std::move(next));
   std::vector<RequestOutput> out;
   for (auto& [sequence, output] : by_sequence) out.push_back(std::move(output));
   return out;

@@ -131,9 +131,10 @@ mmcore_status mmcore_native_open(const char* folder, const mmcore_native_options
     MMCORE_RETURN_IF_ERROR(to_options(options, known));
     auto loaded = NativeRunner::load(folder, known);
     if (!loaded.ok()) return loaded.status();
+    const EngineConfig config = loaded.value()->engine_config();
     return c_api::make_runner(
         std::make_shared<OpenCheckpoint>(std::move(loaded).value(), Tokenizer::load(folder)),
-        runner);
+        config, runner);
   });
 }
 

@@ -1,5 +1,6 @@
 // The C API as a host uses it. Synthetic model.
 #include <cstring>
+#include <future>
 #include <thread>
 
 #include "c_api/c_world.h"
@@ -140,6 +141,73 @@ TEST_F(CApiTest, GivesLogprobsWhereTheyFit) {
   EXPECT_FLOAT_EQ(prompt_logprobs[1].logprob, -0.25f);
   EXPECT_EQ(mmcore_request_read(request, kLongUs, &output), MMCORE_END);
   mmcore_request_destroy(request);
+}
+
+TEST_F(CApiTest, CollectsWhatARequestGives) {
+  open();
+  int32_t tokens[8];
+  mmcore_output output{};
+  output.struct_size = sizeof(output);
+  output.tokens = tokens;
+  output.tokens_capacity = 3;
+  const mmcore_request request = submit(CRequest(5, 10));
+  EXPECT_EQ(mmcore_request_collect(request, kLongUs, &output), MMCORE_BUFFER_TOO_SMALL);
+  EXPECT_EQ(output.num_tokens, 8);
+  output.tokens_capacity = 8;
+  ASSERT_EQ(mmcore_request_collect(request, kLongUs, &output), MMCORE_OK) << mmcore_last_error();
+  EXPECT_EQ(std::vector<int32_t>(tokens, tokens + output.num_tokens), counted_after(14, 8));
+  EXPECT_EQ(output.finish_reason, MMCORE_FINISH_LENGTH);
+  EXPECT_EQ(mmcore_request_collect(request, kLongUs, &output), MMCORE_END);
+  EXPECT_EQ(mmcore_request_destroy(request), MMCORE_OK);
+  EXPECT_EQ(mmcore_request_collect(request, kLongUs, &output), MMCORE_INVALID_HANDLE);
+
+  // What was read before is not given again; each sequence of several comes by itself.
+  CRequest content(5, 10);
+  content.submission.num_sequences = 3;
+  const mmcore_request several = submit(content);
+  ASSERT_EQ(mmcore_request_read(several, kLongUs, &output), MMCORE_OK);
+  const int64_t first = output.num_tokens;
+  for (int32_t i = 0; i < 3; ++i) {
+    ASSERT_EQ(mmcore_request_collect(several, kLongUs, &output), MMCORE_OK) << mmcore_last_error();
+    EXPECT_EQ(output.sequence, i);
+    EXPECT_EQ(output.num_tokens, i == 0 ? 8 - first : 8);
+  }
+  EXPECT_EQ(mmcore_request_collect(several, kLongUs, &output), MMCORE_END);
+  mmcore_request_destroy(several);
+}
+
+TEST_F(CApiTest, CollectTellsARequestsErrorAndDoesNotWaitForItself) {
+  std::vector<mmcore_status> seen;
+  mmcore_request good = 0;
+  std::promise<void> submitted;
+  const std::shared_future<void> known = submitted.get_future().share();
+  host.before_step = [&](const mmcore_step*, mmcore_step_result*) {
+    known.wait();
+    mmcore_output output{};
+    output.struct_size = sizeof(output);
+    if (seen.empty()) seen.push_back(mmcore_request_collect(good, -1, &output));
+    return MMCORE_OK;
+  };
+  host.on_accept = [](uint64_t, const mmcore_submission* content) {
+    return content->prompt_token_ids[0] == 500 ? MMCORE_MEDIA_ERROR : MMCORE_OK;
+  };
+  open();
+  good = submit(CRequest(5, 10));
+  const mmcore_request bad = submit(CRequest(5, 500));
+  mmcore_output output{};
+  output.struct_size = sizeof(output);
+  EXPECT_EQ(mmcore_request_collect(good, 0, &output), MMCORE_TIMEOUT);
+  EXPECT_EQ(mmcore_request_collect(good, 0, nullptr), MMCORE_INVALID_ARGUMENT);
+  submitted.set_value();
+  EXPECT_EQ(mmcore_request_collect(good, kLongUs, &output), MMCORE_OK) << "tokens are not wanted";
+  EXPECT_EQ(output.num_tokens, 8);
+  EXPECT_EQ(mmcore_request_collect(bad, kLongUs, &output), MMCORE_MEDIA_ERROR);
+  EXPECT_NE(std::string(mmcore_last_error()).find("accept"), std::string::npos);
+  EXPECT_EQ(output.finish_reason, MMCORE_FINISH_ERROR);
+  EXPECT_EQ(mmcore_request_collect(bad, kLongUs, &output), MMCORE_END);
+  EXPECT_EQ(seen, std::vector<mmcore_status>({MMCORE_WRONG_THREAD}));
+  mmcore_request_destroy(good);
+  mmcore_request_destroy(bad);
 }
 
 TEST_F(CApiTest, NamesSequences) {

@@ -300,6 +300,28 @@ TEST_F(CApiTest, LibrariesBringRunnersAndPayloads) {
   EXPECT_EQ(mmcore_runner_destroy(theirs), MMCORE_OK);
 }
 
+// With config NULL an engine has the one that the runner brings; a host's own runner brings none.
+TEST_F(CApiTest, RunnersMayBringAConfiguration) {
+  open();
+  mmcore_engine other = 0;
+  EXPECT_EQ(mmcore_engine_create(nullptr, runner, &other), MMCORE_INVALID_ARGUMENT);
+  EngineConfig config;
+  config.num_blocks = 9;
+  config.block_size = 4;
+  config.max_model_len = 32;
+  config.vocab_size = 1000;
+  config.multimodal = true;
+  mmcore_runner theirs = 0;
+  ASSERT_TRUE(c_api::make_runner(std::make_shared<PixelRunner>(), config, &theirs).ok());
+  ASSERT_EQ(mmcore_engine_create(nullptr, theirs, &other), MMCORE_OK) << mmcore_last_error();
+  int64_t tokens = 0;
+  EXPECT_EQ(mmcore_engine_max_servable_tokens(other, &tokens), MMCORE_OK);
+  EXPECT_EQ(tokens, 32);
+  EXPECT_EQ(mmcore_engine_destroy(other), MMCORE_OK);
+  EXPECT_EQ(mmcore_runner_destroy(theirs), MMCORE_OK);
+  EXPECT_EQ(mmcore_engine_create(nullptr, theirs, &other), MMCORE_INVALID_HANDLE);
+}
+
 TEST_F(CApiTest, LetsNothingThrownOut) {
   EXPECT_EQ(c_api::guarded([]() -> Status { throw std::bad_alloc(); }), MMCORE_OUT_OF_MEMORY);
   EXPECT_EQ(c_api::guarded([]() -> Status { throw InternalError("broken"); }), MMCORE_INTERNAL);

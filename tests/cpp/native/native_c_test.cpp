@@ -112,6 +112,62 @@ TEST_F(NativeC, answers_a_question_about_a_picture) {
   EXPECT_EQ(ask(runner, prompt, red, 112, 112), tokens);
 }
 
+TEST_F(NativeC, submits_a_text_with_its_pictures_in_one_call) {
+  std::vector<uint8_t> red;
+  for (int i = 0; i < 112 * 112; ++i) red.insert(red.end(), {200, 20, 20});
+  const char* text = "USER: <image>\nDescribe the image. ASSISTANT:";
+  const auto expected = ask(runner, encode(text), red, 112, 112);
+
+  mmcore_engine engine = 0;
+  ASSERT_EQ(mmcore_engine_create(nullptr, runner, &engine), MMCORE_OK) << mmcore_last_error();
+  const mmcore_native_image image = {red.data(), 112, 112};
+  mmcore_sampling sampling;
+  mmcore_submission submission;
+  ASSERT_EQ(mmcore_sampling_init(&sampling, sizeof sampling), MMCORE_OK);
+  ASSERT_EQ(mmcore_submission_init(&submission, sizeof submission), MMCORE_OK);
+  sampling.temperature = 0;
+  sampling.max_tokens = 10;
+  submission.sampling = &sampling;
+  mmcore_request request = 0;
+  ASSERT_EQ(mmcore_native_submit(engine, runner, text, &image, 1, &submission, &request), MMCORE_OK)
+      << mmcore_last_error();
+  int32_t tokens[16];
+  mmcore_output output{};
+  output.struct_size = sizeof output;
+  output.tokens = tokens;
+  output.tokens_capacity = 16;
+  ASSERT_EQ(mmcore_request_collect(request, -1, &output), MMCORE_OK) << mmcore_last_error();
+  EXPECT_EQ(std::vector<int32_t>(tokens, tokens + output.num_tokens), expected);
+  EXPECT_EQ(mmcore_request_destroy(request), MMCORE_OK);
+  // Without pictures, and without a submission.
+  ASSERT_EQ(mmcore_native_submit(engine, runner, "Hello", nullptr, 0, nullptr, &request), MMCORE_OK)
+      << mmcore_last_error();
+  EXPECT_EQ(mmcore_request_destroy(request), MMCORE_OK);
+
+  const auto refused = [&](mmcore_engine e, mmcore_runner r, const char* t,
+                           const mmcore_native_image* i, int64_t n, const mmcore_submission* s) {
+    request = 1;
+    const mmcore_status status = mmcore_native_submit(e, r, t, i, n, s, &request);
+    EXPECT_EQ(request, 0u);
+    return status;
+  };
+  EXPECT_EQ(refused(engine, runner, nullptr, &image, 1, nullptr), MMCORE_INVALID_ARGUMENT);
+  EXPECT_EQ(refused(engine, runner, text, nullptr, 1, nullptr), MMCORE_INVALID_ARGUMENT);
+  EXPECT_EQ(refused(engine, runner, text, &image, -1, nullptr), MMCORE_INVALID_ARGUMENT);
+  EXPECT_EQ(refused(engine, runner, text, nullptr, 0, nullptr), MMCORE_PLACEHOLDER_MISMATCH);
+  EXPECT_EQ(refused(engine, runner, "\xff", nullptr, 0, nullptr), MMCORE_INVALID_ARGUMENT);
+  EXPECT_EQ(refused(0, runner, text, &image, 1, nullptr), MMCORE_INVALID_HANDLE);
+  EXPECT_EQ(refused(engine, engine, text, &image, 1, nullptr), MMCORE_INVALID_HANDLE);
+  EXPECT_EQ(mmcore_native_submit(engine, runner, text, &image, 1, nullptr, nullptr),
+            MMCORE_INVALID_ARGUMENT);
+  submission.prompt_token_ids = tokens;
+  submission.num_prompt_token_ids = 1;
+  EXPECT_EQ(refused(engine, runner, text, &image, 1, &submission), MMCORE_INVALID_ARGUMENT);
+  submission.struct_size = 3;
+  EXPECT_EQ(refused(engine, runner, text, &image, 1, &submission), MMCORE_INVALID_ARGUMENT);
+  EXPECT_EQ(mmcore_engine_destroy(engine), MMCORE_OK);
+}
+
 TEST_F(NativeC, describes_the_checkpoint) {
   mmcore_native_info info{};
   info.struct_size = sizeof info;
