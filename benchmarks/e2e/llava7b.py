@@ -1,7 +1,8 @@
 """LLaVA-1.5-7B on a GPU, against Hugging Face transformers in the same run: random weights.
 
     python -m benchmarks.e2e.llava7b [--batch 1 --batch 32] [--new-tokens 128] [--json FILE]
-        [--one-by-one] [--eager] [--no-rival] [--timeline] [--requests 256] [--picture 1024x768]
+        [--one-by-one] [--eager] [--whole-lives] [--no-rival] [--timeline] [--requests 256]
+        [--picture 1024x768]
     python -m benchmarks.e2e.llava7b --tiny --device cpu ...
 
 The shape is LLaVA-1.5-7B's: CLIP ViT-L/14 at 336 pixels and a Llama of 32 layers, in bfloat16. No
@@ -10,8 +11,9 @@ request is a picture of its own, 576 rows, and 65 tokens of text; end-of-text is
 are prepared inside the measured time on both sides. The rival is `generate` with SDPA and a static
 batch of one length.
 
-`--one-by-one` and `--eager` measure mmcore once more: with each step launched when the one before
-it has ended, and without CUDA graphs. `--timeline` adds tables of where the time of a first token
+`--one-by-one`, `--eager` and `--whole-lives` measure mmcore once more: with each step launched when
+the one before it has ended; without CUDA graphs; and with requests that begin only when there is
+room for all of their tokens (`max_preemptions=0`). `--timeline` adds tables of where the time of a first token
 and of a decode step goes, `--requests` the requests a second when so many are given at once.
 `--tiny` tries the program out.
 """
@@ -78,9 +80,11 @@ class MmcoreEngine:
         batch: int,
         eager: bool = False,
         overlapping: bool | None = None,
+        whole_lives: bool = False,
     ) -> None:
         from mmcore import LLM
 
+        lives = {"max_preemptions": 0} if whole_lives else {}
         self._image_token = shape.image_token
         self.llm = LLM(
             str(folder),
@@ -89,6 +93,7 @@ class MmcoreEngine:
             device=device,
             enforce_eager=eager,
             async_scheduling=overlapping,
+            **lives,
             max_num_seqs=max(batch, 256),
             limit_mm_per_prompt={"image": 1},
         )
@@ -309,6 +314,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--one-by-one", action="store_true", help="measure without overlap, too")
     parser.add_argument("--eager", action="store_true", help="measure mmcore without graphs, too")
+    parser.add_argument("--whole-lives", action="store_true", help="measure max_preemptions=0, too")
     parser.add_argument("--no-rival", action="store_true", help="leave transformers out")
     parser.add_argument("--timeline", action="store_true", help="say where the time goes")
     parser.add_argument("--requests", type=int, default=0, help="give so many at once, too")
@@ -345,6 +351,8 @@ def main() -> None:
         makers: dict[str, Callable[[], Generate]] = {"mmcore": mmcore_engine}
         if options.one_by_one:
             makers["mmcore one by one"] = lambda: mmcore_engine(overlapping=False)
+        if options.whole_lives:
+            makers["mmcore whole lives"] = lambda: mmcore_engine(whole_lives=True)
         if options.eager:
             makers["mmcore eager"] = lambda: mmcore_engine(eager=True)
         if not options.no_rival:

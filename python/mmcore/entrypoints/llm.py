@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from mmcore.beam_search import BeamSearchOutput, BeamSearchParams
 from mmcore.engine.arg_utils import EngineArgs
 from mmcore.engine.llm_engine import LLMEngine
+from mmcore.engine.prompts_ahead import PromptsAhead
 from mmcore.entrypoints.chat import ChatPrompts
 from mmcore.errors import MmcoreError, ValidationError
 from mmcore.outputs import RequestOutput
@@ -275,32 +277,36 @@ class LLM:
 
         An exception in `prompts` stands for a prompt that could not even be made.
         """
+        engine, started = self.llm_engine, time.time()
         places: dict[str, int] = {}
         outputs: list[RequestOutput | None] = [None] * len(prompts)
         refused: dict[int, Exception] = {}
+
+        def add(place: int, prompt: Any) -> None:
+            request_id = str(next(self._request_counter))
+            try:
+                if isinstance(prompt, Exception):
+                    raise prompt
+                final = params[place].clone()
+                final.output_kind = RequestOutputKind.FINAL_ONLY
+                engine.add_request(
+                    request_id, prompt, final, started, priority=priorities[place], timeout=timeout
+                )
+            except (MmcoreError, TypeError) as error:
+                refused[place] = error
+                outputs[place] = _refused(request_id, prompts[place], error)
+            else:
+                places[request_id] = place
+
         try:
-            for place, prompt in enumerate(prompts):
-                request_id = str(next(self._request_counter))
-                try:
-                    if isinstance(prompt, Exception):
-                        raise prompt
-                    final = params[place].clone()
-                    final.output_kind = RequestOutputKind.FINAL_ONLY
-                    self.llm_engine.add_request(
-                        request_id, prompt, final, priority=priorities[place], timeout=timeout
-                    )
-                except (MmcoreError, TypeError) as error:
-                    refused[place] = error
-                    outputs[place] = _refused(request_id, prompt, error)
-                else:
-                    places[request_id] = place
-            for output in self._finish(len(places), use_tqdm):
-                # An earlier call that was interrupted may have left the outputs of its aborts.
-                if output.request_id in places:
-                    outputs[places[output.request_id]] = output
+            with PromptsAhead(engine, prompts, params, at_once=timeout is not None) as waiting:
+                for output in self._finish(lambda: waiting.submit(add), len(prompts), use_tqdm):
+                    # An earlier call that was interrupted may have left the outputs of its aborts.
+                    if output.request_id in places:
+                        outputs[places[output.request_id]] = output
         except BaseException:
             # Interrupted: nothing of this call may go on in the next one.
-            self.llm_engine.abort_request(places)
+            engine.abort_request(places)
             raise
         finished = cast("list[RequestOutput]", outputs)
         if errors == "raise":
@@ -311,13 +317,17 @@ class LLM:
                     raise failure
         return finished
 
-    def _finish(self, num_requests: int, use_tqdm: bool) -> list[RequestOutput]:
+    def _finish(
+        self, submit: Callable[[], bool], num_requests: int, use_tqdm: bool
+    ) -> list[RequestOutput]:
+        """Run until `submit`, which is called before each step, has no more and nothing is left."""
+        more = submit()
         progress: Any = None
         if use_tqdm and num_requests:
             progress = _progress_bar(num_requests)
         outputs = []
         tokens = 0
-        while self.llm_engine.has_unfinished_requests():
+        while more or self.llm_engine.has_unfinished_requests():
             for output in self.llm_engine.step():
                 if not output.finished:
                     continue
@@ -327,6 +337,7 @@ class LLM:
                     elapsed = progress.format_dict["elapsed"] or 1e-9
                     progress.postfix = f"{tokens / elapsed:.1f} tokens/s"
                     progress.update(1)
+            more = more and submit()
         if progress is not None:
             progress.close()
         return outputs

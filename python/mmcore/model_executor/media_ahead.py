@@ -22,6 +22,16 @@ class Event(Protocol):
         ...
 
 
+class Work(Protocol):
+    """What the host may do while a device works."""
+
+    def work_until(self, done: Event) -> None:
+        """Do some of it, piece by piece, until the device is done."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
 # Requests whose media are prepared and not used yet: more would push each other out of the cache.
 _MOST_AHEAD = 64
 
@@ -36,6 +46,11 @@ class MediaAhead:
     ----------
     mapper
         Whose cache is filled.
+
+    Attributes
+    ----------
+    then
+        More work for when nothing is left to prepare, such as that of prompts to come.
     """
 
     def __init__(self, mapper: MediaMapper) -> None:
@@ -43,6 +58,7 @@ class MediaAhead:
         self._waiting: deque[tuple[int, MediaItemLike]] = deque()
         self._wanted: set[int] = set()
         self._ahead: set[int] = set()
+        self.then: Work | None = None
 
     def add(self, request_id: int, items: Sequence[MediaItemLike]) -> None:
         """Note the media of a new request. What cannot be named cannot be kept, and is left out."""
@@ -69,6 +85,8 @@ class MediaAhead:
                 self._mapper.map([item])
             except MmcoreError:
                 continue  # told to its request when its turn comes
+        if self.then is not None:
+            self.then.work_until(done)
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + (0 if self.then is None else len(self.then))
