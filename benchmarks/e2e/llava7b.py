@@ -13,9 +13,9 @@ batch of one length.
 
 `--one-by-one`, `--eager` and `--whole-lives` measure mmcore once more: with each step launched when
 the one before it has ended; without CUDA graphs; and with requests that begin only when there is
-room for all of their tokens (`max_preemptions=0`). `--timeline` adds tables of where the time of a first token
-and of a decode step goes, `--requests` the requests a second when so many are given at once.
-`--tiny` tries the program out.
+room for all of their tokens (`max_preemptions=0`). `--timeline` adds tables of where the time of a
+first token and of a decode step goes, `--requests` the requests a second when so many are given at
+once. `--tiny` tries the program out.
 """
 
 from __future__ import annotations

@@ -52,11 +52,15 @@ class KvCacheSpec:
 def allocate_kv_caches(
     spec: KvCacheSpec, num_blocks: int, device: torch.device
 ) -> list[torch.Tensor]:
-    """Allocate the cache, zeroed: a block that was never written must not hold a NaN."""
+    """Allocate the cache, zeroed: a block that was never written must not hold a NaN.
+
+    The layers lie side by side, so that :func:`copy_kv_blocks` reaches all of them at once.
+    """
     import torch
 
     shape = (2, num_blocks, spec.block_size, spec.num_kv_heads, spec.head_size)
-    return [torch.zeros(shape, dtype=spec.dtype, device=device) for _ in range(spec.num_layers)]
+    whole = torch.zeros((spec.num_layers, *shape), dtype=spec.dtype, device=device)
+    return list(whole.unbind())
 
 
 def empty_kv_caches(spec: KvCacheSpec, device: torch.device) -> list[torch.Tensor]:
@@ -68,8 +72,34 @@ def empty_kv_caches(spec: KvCacheSpec, device: torch.device) -> list[torch.Tenso
 
 def copy_kv_blocks(kv_caches: list[torch.Tensor], pairs: torch.Tensor) -> None:
     """Copy whole blocks in every layer; `pairs` is int64 [n, 2] of source and destination."""
+    import torch
+
     from mmcore import ops
 
-    for cache in kv_caches:
-        ops.copy_blocks(cache[0], pairs)
-        ops.copy_blocks(cache[1], pairs)
+    whole = _side_by_side(kv_caches)
+    if whole is None:
+        for cache in kv_caches:
+            ops.copy_blocks(cache[0], pairs)
+            ops.copy_blocks(cache[1], pairs)
+        return
+    blocks = kv_caches[0].shape[1]
+    firsts = torch.arange(0, whole.shape[0], blocks, dtype=torch.int64, device=pairs.device)
+    # A pair may read what an earlier one wrote: each layer has all pairs, in their order.
+    ops.copy_blocks(whole, (firsts.view(-1, 1, 1) + pairs).view(-1, 2))
+
+
+def _side_by_side(kv_caches: list[torch.Tensor]) -> torch.Tensor | None:
+    """See layers that lie in one piece, one behind the other, as blocks of keys and of values."""
+    first = kv_caches[0]
+    memory = first.untyped_storage().data_ptr()
+    for layer, cache in enumerate(kv_caches):
+        if (
+            cache.untyped_storage().data_ptr() != memory
+            or cache.storage_offset() != first.storage_offset() + layer * first.numel()
+            or cache.shape != first.shape
+            or not cache.is_contiguous()
+        ):
+            return None
+    blocks = len(kv_caches) * first.shape[0] * first.shape[1]
+    shape = (blocks, *first.shape[2:])
+    return first.as_strided(shape, first[0].stride(), first.storage_offset())
