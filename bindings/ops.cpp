@@ -186,7 +186,8 @@ void bind_attention_ops(py::module_& m) {
       "rope_kv_write",
       [](Writable q, Writable k, TensorView v, TensorView positions, TensorView cos_sin,
          Writable k_cache, Writable v_cache, TensorView slot_mapping, bool interleaved,
-         std::array<int32_t, 3> sections, bool sections_interleaved, float k_scale, float v_scale) {
+         std::array<int32_t, 3> sections, bool sections_interleaved, float k_scale, float v_scale,
+         bool keep_k) {
         const ops::RopeKvWriteArgs args{.q = q.view,
                                         .k = k.view,
                                         .v = v,
@@ -199,7 +200,8 @@ void bind_attention_ops(py::module_& m) {
                                         .sections = sections,
                                         .sections_interleaved = sections_interleaved,
                                         .k_scale = k_scale,
-                                        .v_scale = v_scale};
+                                        .v_scale = v_scale,
+                                        .keep_k = keep_k};
         run_op(k.view, [&](Stream stream) { return ops::rope_kv_write(args, stream); });
       },
       "q"_a, "k"_a, "v"_a, "positions"_a = py::none(), "cos_sin"_a = py::none(),
@@ -207,7 +209,8 @@ void bind_attention_ops(py::module_& m) {
       "interleaved"_a = ops::RopeKvWriteArgs{}.interleaved,
       "sections"_a = ops::RopeKvWriteArgs{}.sections,
       "sections_interleaved"_a = ops::RopeKvWriteArgs{}.sections_interleaved,
-      "k_scale"_a = ops::RopeKvWriteArgs{}.k_scale, "v_scale"_a = ops::RopeKvWriteArgs{}.v_scale);
+      "k_scale"_a = ops::RopeKvWriteArgs{}.k_scale, "v_scale"_a = ops::RopeKvWriteArgs{}.v_scale,
+      "keep_k"_a = ops::RopeKvWriteArgs{}.keep_k);
   m.def(
       "copy_blocks",
       [](Writable cache, TensorView pairs) {

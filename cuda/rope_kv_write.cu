@@ -8,8 +8,11 @@
 //   head   [ 0 ... R/2 | R/2 ... R | R ... D ]      units: (R/2)/W pairs, then (D-R)/W single
 //   vectors
 //
-// [2048 tokens, 32+32+32 heads of 128] bf16 on an H100: 16.8 MB x (3 reads + 4 writes) = 117 MB but
-// for L2, 33.4 us at the copy rate as kernels.md counts; expected 38 us.
+// What does not come from the kernel in front, the token's slot, cosines and sines, is read before
+// that has ended: a few tokens then cost one read and one write behind it.
+//
+// [2048 tokens, 32+32+32 heads of 128] bf16 on an H100, without the keys' own rows: 16.8 MB x (3
+// reads + 3 writes) = 101 MB, 33.4 us at 3.0 TB/s.
 #include <algorithm>
 #include <limits>
 #include <type_traits>
@@ -71,11 +74,13 @@ __global__ void __launch_bounds__(256) rope_kernel(const __grid_constant__ RopeP
   const int first = paired ? unit * kWidth : p.pair_units * kWidth + unit * kWidth;
   const int apart = p.pair_units * kWidth;  // to the pair's second vector
 
-  wait_for_predecessor();
-  int64_t slot = -1;
-  bool rotates = false;
+  int64_t slot = p.k_cache.data != nullptr ? p.slots[token] : -1;
+  if (slot >= p.num_slots) slot = -1;  // it would lead out of the cache
+  const TurnRows turn_rows(p, token);
+  const bool rotates = turn_rows.there && paired;
   Turn<kWidth> turn;
-  bool is_first = true;
+  if (rotates) turn = read_turn<kWidth>(turn_rows, p, unit);
+  wait_for_predecessor();
   for (int head0 = split * p.heads_a_block + static_cast<int>(threadIdx.y); head0 < end;
        head0 += kHeads * static_cast<int>(blockDim.y)) {
     V a[kHeads], b[kHeads];
@@ -93,15 +98,6 @@ __global__ void __launch_bounds__(256) rope_kernel(const __grid_constant__ RopeP
       a[u] = load<V>(from[u]);
       if (paired) b[u] = load<V>(from[u] + apart);
     }
-    // Behind the first heads' loads: nothing that these depend on is waited for in front of them.
-    if (is_first) {
-      is_first = false;
-      if (p.k_cache.data != nullptr) slot = p.slots[token];
-      const TurnRows turn_rows(p, token);
-      rotates = turn_rows.there && paired;
-      if (rotates) turn = read_turn<kWidth>(turn_rows, p, unit);
-      if (slot >= p.num_slots) slot = -1;  // it would lead out of the cache
-    }
 #pragma unroll
     for (int u = 0; u < kHeads; ++u) {
       const int head = head0 + u * static_cast<int>(blockDim.y);
@@ -110,8 +106,10 @@ __global__ void __launch_bounds__(256) rope_kernel(const __grid_constant__ RopeP
       const bool is_k = !is_q && head < p.q_heads + p.kv_heads;
       if (rotates && (is_q || is_k)) {
         rotate<T, kWidth>(a[u], b[u], turn, p.interleaved);
-        store(from[u], a[u]);
-        store(from[u] + apart, b[u]);
+        if (is_q || p.keep_k) {
+          store(from[u], a[u]);
+          store(from[u] + apart, b[u]);
+        }
       }
       if (is_q || slot < 0) continue;
       const int64_t block = p.block_shift >= 0 ? slot >> p.block_shift : slot / p.block_size;
@@ -274,6 +272,7 @@ Status rope_kv_write(const RopeKvWriteArgs& args, Stream stream) {
   p.interleaved = args.interleaved;
   p.k_factor = 1.0f / args.k_scale;
   p.v_factor = 1.0f / args.v_scale;
+  p.keep_k = args.keep_k || !writes;
   if (rotates) {
     p.positions = args.positions.ptr<const int64_t>();
     p.cos_sin = args.cos_sin.ptr<const float>();

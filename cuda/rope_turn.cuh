@@ -50,6 +50,7 @@ struct RopeProblem {
   bool sections_interleaved;
   float k_factor;  // what is written to an e4m3 cache is multiplied by
   float v_factor;
+  bool keep_k;  // rotated keys go to their rows, too
 };
 
 /// The axis that frequency `i` belongs to: 0, 1 or 2.

@@ -1,8 +1,12 @@
-// Picks tokens: one kernel summarises segments, many to a row; one block a row does the rest.
+// Picks tokens: one kernel summarises segments, many to a row; a block a row does the rest, or a
+// cluster of blocks where rows are few and long.
 //
 // Greedy rows end after the summaries. A row without filters draws from the segments' sums and
 // reads one segment again. Otherwise top-k and top-p each find their cut (row_cut.cuh), and one
 // more pass, over segments that reach the cuts, sums what is kept for the draw.
+//
+// [1, 151936] bf16 with top-p: some ten passes of 300 KB. One multiprocessor takes 10 us for each,
+// eight of them 2 us, of which half is the exchange.
 //
 // [1, 32064] bf16 greedy on an H100: 64 KB; expected two launches of about 2 us.
 #include <algorithm>
@@ -163,17 +167,19 @@ __device__ int ties_for(double mass, double above, double weight) {
 }
 
 /// Everything between the summaries and the draw.
-template <class T>
+template <class T, class Team>
 class RowPicker {
  public:
-  __device__ RowPicker(const PickProblem& p, RowShared& shared, RowBlock& block, int64_t index)
+  __device__ RowPicker(const PickProblem& p, RowShared& shared, const Team& team, int64_t index)
       : row_(p.rows, index),
         shared_(shared),
-        block_(block),
+        team_(team),
+        block_(team.block()),
         params_(p.columns, index),
         segments_(p.per_row),
         segment_tokens_(p.segment_tokens) {}
 
+  /// The token, in the first warp of the team's first block.
   __device__ int pick(const SegmentInfo& own, uint32_t best, float u) {
     const int thread = static_cast<int>(threadIdx.x);
     Kept kept{.max = value_of(best),
@@ -194,7 +200,7 @@ class RowPicker {
     const bool by_rank = params_.cuts_by_rank(row_.vocab());
     const double own_sum = double{own.sum} * weight;  // of weights, where it was asked for
     if (!by_rank && params_.top_p == 1.0f && params_.min_p == 0.0f)
-      return draw(kept, own_sum, 0, u);
+      return team_.rank() == 0 ? draw(kept, own_sum, 0, u) : -1;
     if (by_rank) cut_by_rank(kept, own.key, best);
     if (params_.top_p < 1.0f) cut_by_mass(kept, by_rank, own_sum);
     if (kept.ties > 0 && kept.tie_weight < params_.min_p) kept.ties = 0;
@@ -206,7 +212,7 @@ class RowPicker {
     const uint32_t at_least = kth_segment_key(own_key, params_.top_k, segments_);
     const CutKeys<T, false> keys{row_, kept.max, kept.inverse_temperature, 0};
     const uint32_t lo = at_least > kLowestKey ? at_least : kLowestKey + 1;
-    const Cut cut = find_cut(keys, shared_, block_, segments_, segment_tokens_, lo, best + 1,
+    const Cut cut = find_cut(keys, shared_, team_, segments_, segment_tokens_, lo, best + 1,
                              static_cast<double>(params_.top_k), Group{});
     kept.above_value = cut.key;
     kept.ties = static_cast<int>(static_cast<double>(params_.top_k) - cut.above);
@@ -225,8 +231,8 @@ class RowPicker {
       kept.ties = min(kept.ties, there);
       ties.amount = static_cast<double>(kept.ties) * kept.tie_weight;
       const PassResult all =
-          cut_pass(keys, shared_, block_, segments_, segment_tokens_, 1u, 1u, kOneBits + 1);
-      total = all.from_mid + ties.amount;
+          cut_pass(keys, shared_, team_, segments_, segment_tokens_, 1u, 1u, /*turn=*/1);
+      total = all.from[kMids] + ties.amount;
       lo = max(1u, __float_as_uint(kept.tie_weight));
     } else {
       total = block_.sum(own_sum);
@@ -238,7 +244,7 @@ class RowPicker {
       lo = max(1u, __float_as_uint(light));
     }
     const Cut cut =
-        find_cut(keys, shared_, block_, segments_, segment_tokens_, lo, kOneBits + 1, mass, ties);
+        find_cut(keys, shared_, team_, segments_, segment_tokens_, lo, kOneBits + 1, mass, ties);
     kept.above_weight = cut.key;
     kept.ties_by_weight = true;
     kept.tie_weight = __uint_as_float(cut.key);
@@ -249,13 +255,20 @@ class RowPicker {
   __device__ int count_ties(const Kept& kept) {
     int ties = 0;
     for_each_tile(
-        row_, segments_, segment_tokens_,
+        row_, team_, segments_, segment_tokens_,
         [&](int s) { return shared_.segment_key[s] >= kept.above_value; },
         [&](int, int, const float(&x)[kLane]) {
 #pragma unroll
           for (int j = 0; j < kLane; ++j) ties += key_of(x[j]) == kept.above_value ? 1 : 0;
         });
-    return block_.sum(ties);
+    ties = block_.sum(ties);
+    if constexpr (Team::kBlocks == 1) return ties;
+    if (threadIdx.x == 0) shared_.ties = ties;
+    team_.sync();
+    int all = 0;
+#pragma unroll
+    for (int rank = 0; rank < Team::kBlocks; ++rank) all += *team_.of(rank, &shared_.ties);
+    return all;  // the barrier of the next pass is in front of whatever changes it
   }
 
   /// Sums what is kept by segments, which needs the list's memory, and draws.
@@ -267,13 +280,13 @@ class RowPicker {
       sums[thread] = 0;
       ties[thread] = 0;
     }
-    __syncthreads();
+    team_.sync();
     const auto reaches = [&](int s) {
       const float largest = shared_.segment_weight[s];
       return shared_.segment_key[s] >= kept.above_value && largest >= kept.min_p &&
              __float_as_uint(largest) >= kept.above_weight;
     };
-    for_each_tile(row_, segments_, segment_tokens_, reaches,
+    for_each_tile(row_, team_, segments_, segment_tokens_, reaches,
                   [&](int s, int, const float(&x)[kLane]) {
                     float tile_sum = 0;
                     int tied = 0;
@@ -294,6 +307,15 @@ class RowPicker {
                     }
                   });
     __syncthreads();
+    if constexpr (Team::kBlocks > 1) {  // the first block draws
+      const int rank = thread % Team::kWarps / (kRowThreads / 32);
+      if (team_.rank() > 0 && rank == team_.rank() && thread < segments_) {
+        *team_.of(0, sums + thread) = sums[thread];
+        *team_.of(0, ties + thread) = ties[thread];
+      }
+      team_.sync();
+      if (team_.rank() > 0) return -1;
+    }
     const int own_ties = thread < segments_ ? ties[thread] : 0;
     int all_ties;
     const int ties_before = block_.before(own_ties, all_ties);
@@ -327,17 +349,19 @@ class RowPicker {
 
   RowReader<T> row_;
   RowShared& shared_;
+  const Team& team_;
   RowBlock& block_;
   Params params_;
   int segments_;
   int segment_tokens_;
 };
 
-template <class T>
+template <class T, int kBlocks>
 __global__ void __launch_bounds__(kRowThreads) pick_kernel(const __grid_constant__ PickProblem p) {
   __shared__ RowShared shared;
   RowBlock block(shared.scratch);
-  const int64_t index = blockIdx.x;
+  const RowTeam<kBlocks> team(block);
+  const int64_t index = blockIdx.x / kBlocks;
   const int thread = static_cast<int>(threadIdx.x);
   SegmentInfo own{.key = 0, .arg = 0x7fffffff, .sum = 0.0f, .unused = 0};
   if (thread < p.per_row) {
@@ -366,9 +390,9 @@ __global__ void __launch_bounds__(kRowThreads) pick_kernel(const __grid_constant
   } else if (outcome == kPicked) {
     const float u = ops::uniform_from(static_cast<uint64_t>(p.columns.seed[index]),
                                       static_cast<uint64_t>(p.columns.counter[index]));
-    token = RowPicker<T>(p, shared, block, index).pick(own, best, u);
+    token = RowPicker<T, RowTeam<kBlocks>>(p, shared, team, index).pick(own, best, u);
   }
-  if (thread == 0) {
+  if (thread == 0 && team.rank() == 0) {
     p.tokens[index] = token;
     if (p.outcomes != nullptr) p.outcomes[index] = outcome;
   }
@@ -398,8 +422,10 @@ Status scan_segments(const Rows& rows, const SampleColumns& columns, void* segme
 }
 
 Status pick_tokens(const Rows& rows, const SampleColumns& columns, const void* segments,
-                   const int32_t* raw_nans, int32_t* tokens, int32_t* outcomes,
+                   const int32_t* raw_nans, int32_t* tokens, int32_t* outcomes, Device device,
                    cudaStream_t stream) {
+  const auto facts = device_facts(device);
+  if (!facts.ok()) return facts.status();
   const PickProblem p{.rows = rows,
                       .columns = columns,
                       .segments = static_cast<const uint4*>(segments),
@@ -408,8 +434,24 @@ Status pick_tokens(const Rows& rows, const SampleColumns& columns, const void* s
                       .outcomes = outcomes,
                       .per_row = static_cast<int32_t>(rows.segments()),
                       .segment_tokens = static_cast<int32_t>(rows.segment_tokens())};
+  // Several blocks a row while there are multiprocessors for them, and tiles for their warps.
+  const bool teams = facts.value()->capability >= 90 &&
+                     rows.count * kTeamBlocks <= facts.value()->multiprocessors &&
+                     rows.segments() >= 8 * kTeamBlocks;
   return dispatch_float(rows.dtype, "sample", [&]<class E>() -> Status {
-    pick_kernel<device_t<E>><<<static_cast<unsigned>(rows.count), kRowThreads, 0, stream>>>(p);
+    using D = device_t<E>;
+    cudaLaunchAttribute cluster{};
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim = {kTeamBlocks, 1, 1};
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(static_cast<unsigned>(rows.count * (teams ? kTeamBlocks : 1)));
+    config.blockDim = dim3(kRowThreads);
+    config.stream = stream;
+    config.attrs = &cluster;
+    config.numAttrs = teams ? 1 : 0;
+    // An error stays with the runtime, where launch_status finds it.
+    static_cast<void>(
+        cudaLaunchKernelEx(&config, teams ? pick_kernel<D, kTeamBlocks> : pick_kernel<D, 1>, p));
     return launch_status("sample");
   });
 }

@@ -7,16 +7,19 @@
 //   F   0 ........ F(hi) < target <= F(lo) ........ all
 //   key  above ... hi                lo ........... 0
 //
-// Passes over the row halve [lo, hi) until the tokens inside fit a list in shared memory, where the
-// halving goes on. A pass reads no segment whose largest key is below lo. Sums over the row are in
-// a fixed order, those over the list in integers: results do not depend on the order of threads.
+// Passes over the row quarter [lo, hi) until the tokens inside fit a list in shared memory, where
+// it is halved. A pass reads no segment whose largest key is below lo. Sums are sums of integers,
+// of 8 neighbours' weights at a time over the row: results depend neither on the order of threads
+// nor on how many blocks work on the row.
 #pragma once
 
-#include "sampling/row_block.cuh"
+#include "sampling/row_team.cuh"
 
 namespace mmcore::cuda {
 
 inline constexpr int kListCapacity = 6144;
+/// Places between lo and hi that a pass sums from.
+inline constexpr int kMids = 3;
 
 struct RowShared {
   RowBlock::Scratch scratch;
@@ -24,9 +27,17 @@ struct RowShared {
   float segment_weight[kMostSegments];  // of the largest value; unset without a temperature
   uint32_t list[kListCapacity];
   int32_t list_size;
-  int32_t found_segment;
   double found_before;
   int32_t found_ties_before;
+  int32_t ties;
+  struct Counted {
+    unsigned long long from[kMids + 1];
+    int32_t inside;
+  } counted[2][kTeamBlocks];  // by turns, each block's
+  struct {
+    uint32_t key;
+    double above;
+  } cut;
 };
 static_assert(sizeof(RowShared) <= 48 * 1024);
 // The list's memory is used again for kMostSegments sums and counts.
@@ -70,37 +81,50 @@ struct CutKeys {
 };
 
 struct PassResult {
-  double from_mid;
-  double from_hi;
-  int32_t inside;  // tokens in [lo, hi); the list holds them if they fit
+  double from[kMids + 1];  // the places in between, then hi
+  int32_t inside;          // tokens in [lo, hi); the lists of all blocks hold them if they fit one
+  int32_t own;             // of them, in this block's list
+  int32_t before;          // in the lists of the blocks before this one
 };
 
+/// The i-th of the places that divide [lo, hi) into quarters.
+__device__ __forceinline__ uint32_t mid_of(uint32_t lo, uint32_t hi, int i) {
+  return lo +
+         static_cast<uint32_t>((uint64_t{hi - lo} * static_cast<uint64_t>(i + 1)) / (kMids + 1));
+}
+
 /// One pass over the segments that reach lo. Ends with a barrier behind the list's last write.
-template <class T, bool kMass>
-__device__ PassResult cut_pass(const CutKeys<T, kMass>& keys, RowShared& shared, RowBlock& block,
-                               int segments, int segment_tokens, uint32_t lo, uint32_t mid,
-                               uint32_t hi) {
-  const int lane = static_cast<int>(threadIdx.x) & 31;
-  if (threadIdx.x == 0) shared.list_size = 0;
+/// `turn` is another one than in the call before, of 0 and 1.
+template <class T, bool kMass, class Team>
+__device__ PassResult cut_pass(const CutKeys<T, kMass>& keys, RowShared& shared, const Team& team,
+                               int segments, int segment_tokens, uint32_t lo, uint32_t hi,
+                               int turn) {
+  constexpr float kUnit = 0x1p40f;  // of sums: a row of 2^23 weights of 1 stays below 2^64
+  const int thread = static_cast<int>(threadIdx.x), lane = thread & 31;
+  if (thread == 0) shared.list_size = 0;
   __syncthreads();
-  double from_mid = 0, from_hi = 0;
+  uint32_t places[kMids + 1];
+#pragma unroll
+  for (int i = 0; i < kMids; ++i) places[i] = mid_of(lo, hi, i);
+  places[kMids] = hi;
+  unsigned long long from[kMids + 1] = {};
   const auto reaches = [&](int s) {
     return (kMass ? __float_as_uint(shared.segment_weight[s]) : shared.segment_key[s]) >= lo;
   };
-  for_each_tile(keys.row, segments, segment_tokens, reaches, [&](int, int, const float(&x)[kLane]) {
+  const auto count = [&](int, int, const float(&x)[kLane]) {
     uint32_t key[kLane];
-    float tile_mid = 0, tile_hi = 0;
+    float sums[kMids + 1] = {};
     int inside = 0;
 #pragma unroll
     for (int j = 0; j < kLane; ++j) {
       key[j] = keys.key(x[j]);
       const float amount = kMass ? __uint_as_float(key[j]) : 1.0f;
-      if (key[j] >= mid) tile_mid += amount;
-      if (key[j] >= hi) tile_hi += amount;
+#pragma unroll
+      for (int i = 0; i <= kMids; ++i) sums[i] += key[j] >= places[i] ? amount : 0.0f;
       inside += key[j] >= lo && key[j] < hi ? 1 : 0;
     }
-    from_mid += tile_mid;
-    from_hi += tile_hi;
+#pragma unroll
+    for (int i = 0; i <= kMids; ++i) from[i] += __float2ull_rn(sums[i] * kUnit);
     if (!__any_sync(kFullWarp, inside > 0)) return;
     const int before = RowBlock::warp_scan(inside, lane);
     int at = 0;
@@ -112,12 +136,31 @@ __device__ PassResult cut_pass(const CutKeys<T, kMass>& keys, RowShared& shared,
       if (at < kListCapacity) shared.list[at] = key[j];
       ++at;
     }
-  });
-  from_mid = block.sum(from_mid);
-  from_hi = block.sum(from_hi);
-  const int32_t inside_all = shared.list_size;
-  __syncthreads();  // before the next pass resets it
-  return {.from_mid = from_mid, .from_hi = from_hi, .inside = inside_all};
+  };
+  for_each_tile(keys.row, team, segments, segment_tokens, reaches, count);
+#pragma unroll
+  for (int i = 0; i <= kMids; ++i) from[i] = team.block().sum(from[i]);
+  PassResult result{.from = {}, .inside = 0, .own = shared.list_size, .before = 0};
+  if (thread < Team::kBlocks) {
+    auto& to = *team.of(thread, &shared.counted[turn][team.rank()]);
+#pragma unroll
+    for (int i = 0; i <= kMids; ++i) to.from[i] = from[i];
+    to.inside = result.own;
+  }
+  team.sync();
+#pragma unroll
+  for (int i = 0; i <= kMids; ++i) from[i] = 0;
+#pragma unroll
+  for (int rank = 0; rank < Team::kBlocks; ++rank) {
+    const RowShared::Counted& counted = shared.counted[turn][rank];
+#pragma unroll
+    for (int i = 0; i <= kMids; ++i) from[i] += counted.from[i];
+    if (rank < team.rank()) result.before += counted.inside;
+    result.inside += counted.inside;
+  }
+#pragma unroll
+  for (int i = 0; i <= kMids; ++i) result.from[i] = static_cast<double>(from[i]) * (1.0 / kUnit);
+  return result;
 }
 
 /// What list entries of key `from` or above count. A short list is summed by every warp for itself.
@@ -141,40 +184,63 @@ __device__ double list_sum(const RowShared& shared, RowBlock& block, int size, u
 }
 
 /// Finds the cut in [lo, hi): F(hi) < target; `lo` stands for a cut that keeps everything from it
-/// on, whether or not F(lo) reaches the target. All threads of the block call it and get the same.
-template <class T, bool kMass>
-__device__ Cut find_cut(const CutKeys<T, kMass>& keys, RowShared& shared, RowBlock& block,
+/// on, whether or not F(lo) reaches the target. All threads of the team call it and get the same.
+template <class T, bool kMass, class Team>
+__device__ Cut find_cut(const CutKeys<T, kMass>& keys, RowShared& shared, const Team& team,
                         int segments, int segment_tokens, uint32_t lo, uint32_t hi, double target,
                         Group group) {
   PassResult pass{};
-  while (true) {
-    const uint32_t mid = lo + (hi - lo) / 2;
-    pass = cut_pass(keys, shared, block, segments, segment_tokens, lo, mid, hi);
-    pass.from_mid += group.from(mid);
-    pass.from_hi += group.from(hi);
+  for (int turn = 0;; turn ^= 1) {
+    pass = cut_pass(keys, shared, team, segments, segment_tokens, lo, hi, turn);
     if (pass.inside <= kListCapacity || hi - lo == 1) break;
-    if (pass.from_mid >= target) {
-      lo = mid;
-    } else {
-      hi = mid;
+    uint32_t from = lo, to = hi;
+#pragma unroll
+    for (int i = 0; i < kMids; ++i) {
+      const uint32_t mid = mid_of(lo, hi, i);
+      if (mid == lo) continue;
+      if (pass.from[i] + group.from(mid) >= target) {
+        from = mid;
+      } else {
+        to = min(to, mid);
+      }
+    }
+    lo = from;
+    hi = to;
+  }
+  const bool listed = hi - lo > 1;
+  if constexpr (Team::kBlocks > 1) {  // the first block looks through the list
+    if (listed && team.rank() > 0) {
+      uint32_t* list = team.of(0, shared.list + pass.before);
+      for (int i = static_cast<int>(threadIdx.x); i < pass.own; i += kRowThreads) {
+        list[i] = shared.list[i];
+      }
+    }
+    team.sync();
+  }
+  const double from_hi = pass.from[kMids] + group.from(hi);
+  double above = from_hi;
+  if (team.rank() == 0) {
+    // Only what lies in [lo, hi) is listed; the rest is in from_hi.
+    const Group inside = group.key >= hi ? Group{} : group;
+    while (hi - lo > 1) {
+      const uint32_t mid = lo + (hi - lo) / 2;
+      const double sum =
+          from_hi + inside.from(mid) + list_sum<T, kMass>(shared, team.block(), pass.inside, mid);
+      if (sum >= target) {
+        lo = mid;
+      } else {
+        hi = mid;
+        above = sum;
+      }
+    }
+    if (threadIdx.x < Team::kBlocks) {
+      auto& to = *team.of(static_cast<int>(threadIdx.x), &shared.cut);
+      to.key = lo;
+      to.above = above;
     }
   }
-  // Only what lies in [lo, hi) is listed; the rest is in from_hi.
-  const Group inside = group.key >= hi ? Group{} : group;
-  double above = pass.from_hi;
-  while (hi - lo > 1) {
-    const uint32_t mid = lo + (hi - lo) / 2;
-    const double sum =
-        pass.from_hi + inside.from(mid) + list_sum<T, kMass>(shared, block, pass.inside, mid);
-    if (sum >= target) {
-      lo = mid;
-    } else {
-      hi = mid;
-      above = sum;
-    }
-  }
-  __syncthreads();  // the list may be used again
-  return {.key = lo, .above = above};
+  team.sync();  // the list may be used again
+  return {.key = shared.cut.key, .above = shared.cut.above};
 }
 
 /// The largest key that at least k segments reach with their largest value: at least k tokens do.

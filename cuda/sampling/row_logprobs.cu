@@ -80,8 +80,8 @@ class RowOfLogprobs {
     const uint32_t at_least = kth_segment_key(own, num, segments_);
     const uint32_t lo = at_least > kLowestKey ? at_least : kLowestKey + 1;
     const CutKeys<T, false> keys{row_, 0.0f, 1.0f, 0};
-    const Cut cut = find_cut(keys, shared_.row, block_, segments_, segment_tokens_, lo, best + 1,
-                             static_cast<double>(num), Group{});
+    const Cut cut = find_cut(keys, shared_.row, RowTeam<1>(block_), segments_, segment_tokens_, lo,
+                             best + 1, static_cast<double>(num), Group{});
     const int ties = num - static_cast<int>(cut.above);
     if (thread == 0) shared_.found = 0;
     // Ties are taken in order of ids: how many come before each segment.

@@ -302,7 +302,8 @@ Status sample(const TensorView& logits, std::span<const SampleRow> rows,
                                          queue));
     MMCORE_RETURN_IF_ERROR(mc::scan_segments(problem, columns, segments, logits.device, queue));
     MMCORE_RETURN_IF_ERROR(mc::pick_tokens(problem, columns, segments, raw_nans, picked,
-                                           mc::at<int32_t>(device, plan.outcomes), queue));
+                                           mc::at<int32_t>(device, plan.outcomes), logits.device,
+                                           queue));
     MMCORE_RETURN_IF_ERROR(mc::row_logprobs(problem,
                                             mc::at<mc::LogprobRequest>(device, plan.requests),
                                             static_cast<int32_t>(requests.all.size()), picked,

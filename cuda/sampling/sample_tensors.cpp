@@ -33,7 +33,7 @@ Status sample_tensors(const SampleTensorsArgs& args, Stream stream) {
   MMCORE_RETURN_IF_ERROR(
       mc::scan_segments(rows, columns, args.workspace.data, logits.device, queue));
   return mc::pick_tokens(rows, columns, args.workspace.data, nullptr, args.tokens.ptr<int32_t>(),
-                         nullptr, queue);
+                         nullptr, logits.device, queue);
 }
 
 }  // namespace mmcore::ops::cuda

@@ -98,7 +98,7 @@ Status scan_segments(const Rows& rows, const SampleColumns& columns, void* segme
 /// Picks a token a row: tokens int32 [count], -1 where outcomes (RowOutcome [count], or null) says
 /// why. `raw_nans` as in EditLists, or null.
 Status pick_tokens(const Rows& rows, const SampleColumns& columns, const void* segments,
-                   const int32_t* raw_nans, int32_t* tokens, int32_t* outcomes,
+                   const int32_t* raw_nans, int32_t* tokens, int32_t* outcomes, Device device,
                    cudaStream_t stream);
 /// Log-probabilities under the unedited logits. `outcomes` [requests] receives kPicked,
 /// kNaNInLogits or kNothingLeft; a request whose token is -1 is left alone.

@@ -152,24 +152,26 @@ __device__ __forceinline__ SegmentInfo segment_max(const RowReader<T>& row, int 
   return {.key = largest, .arg = first, .sum = 0.0f, .unused = 0};
 }
 
-/// Goes over the tiles of all segments that `reaches(segment)` holds for, a warp a segment, in
-/// order. f(segment, first token of the tile, values) while the next tile is on its way.
-template <class T, class Reaches, class F>
-__device__ __forceinline__ void for_each_tile(const RowReader<T>& row, int segments,
-                                              int segment_tokens, Reaches&& reaches, F&& f) {
+/// Goes over the tiles of all segments that `reaches(segment)` holds for, a warp of the team a
+/// segment, in order. f(segment, first token of the tile, values) while the next tile is on its
+/// way.
+template <class T, class Team, class Reaches, class F>
+__device__ __forceinline__ void for_each_tile(const RowReader<T>& row, const Team& team,
+                                              int segments, int segment_tokens, Reaches&& reaches,
+                                              F&& f) {
   const int lane_at = (static_cast<int>(threadIdx.x) & 31) * kLane;
   const auto next_segment = [&](int s) {
-    while (s < segments && !reaches(s)) s += kRowThreads / 32;
+    while (s < segments && !reaches(s)) s += Team::kWarps;
     return s;
   };
-  int s = next_segment(static_cast<int>(threadIdx.x) >> 5);
+  int s = next_segment(team.warp());
   if (s >= segments) return;
   int tile = s * segment_tokens;
   auto fetched = row.fetch(tile + lane_at);
   while (true) {
     int following = s, then = tile + kTile;
     if (then >= min(row.vocab(), (s + 1) * segment_tokens)) {
-      following = next_segment(s + kRowThreads / 32);
+      following = next_segment(s + Team::kWarps);
       then = following * segment_tokens;
     }
     const bool more = following < segments;

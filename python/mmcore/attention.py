@@ -235,7 +235,7 @@ class Attention(nn.Module):
         ----------
         query
             [T, heads * head size] or [T, heads, head size]. Rotated in place if `positions` are
-            given, and so are the keys.
+            given. What the keys hold afterwards is not said.
         key, value
             [T, kv heads * head size] or with heads apart.
         kv_cache
@@ -288,6 +288,7 @@ class Attention(nn.Module):
             interleaved=interleaved,
             k_scale=k_scale,
             v_scale=v_scale,
+            keep_k=False,
         )
         plan = None if attn_metadata.plans is None else attn_metadata.plans.get(self.kind)
         out = ops.paged_attention(

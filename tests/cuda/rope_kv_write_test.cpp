@@ -36,6 +36,7 @@ struct Case {
   bool sections_interleaved = false;
   float k_scale = 1;
   float v_scale = 1;
+  bool keep_k = true;
 
   static Case random(Rng& rng) {
     const auto pick = [&](auto... choices) {
@@ -61,6 +62,7 @@ struct Case {
       c.v_scale = pick(1.0f, 0.6f, 0.002f, 2.0f);
     }
     if (rng() % 3 == 0 && c.rotary_dim > 0) c.take_sections(rng);
+    c.keep_k = rng() % 2;
     return c;
   }
 
@@ -91,7 +93,7 @@ struct Case {
            std::to_string(gap) + (interleaved ? " interleaved" : "") + (writes ? "" : " no cache") +
            " sections " + std::to_string(sections[0]) + "/" + std::to_string(sections[1]) + "/" +
            std::to_string(sections[2]) + (sections_interleaved ? " in turn" : "") + " scales " +
-           std::to_string(k_scale) + " " + std::to_string(v_scale);
+           std::to_string(k_scale) + " " + std::to_string(v_scale) + (keep_k ? "" : " k dropped");
   }
 };
 
@@ -202,7 +204,8 @@ void check(const Case& c, Rng& rng) {
                                               .sections = c.sections,
                                               .sections_interleaved = c.sections_interleaved,
                                               .k_scale = c.k_scale,
-                                              .v_scale = c.v_scale});
+                                              .v_scale = c.v_scale,
+                                              .keep_k = c.keep_k});
     ASSERT_TRUE(status.ok()) << status.message();
     q.fetch(after.q);
     k.fetch(after.k);
@@ -211,6 +214,23 @@ void check(const Case& c, Rng& rng) {
     v_cache.fetch(after.v_cache);
   }
   expect_rotated(c, data, data.q, after.q);
+  if (!c.keep_k && c.writes) {  // what the cache should hold, from a call that keeps them
+    EXPECT_TRUE(after.k.untouched_outside());
+    const Mirror k(data.k), positions(data.positions), cos_sin(data.cos_sin);
+    const Status status = ops::rope_kv_write({.q = {},
+                                              .k = k,
+                                              .v = {},
+                                              .positions = positions,
+                                              .cos_sin = cos_sin,
+                                              .k_cache = {},
+                                              .v_cache = {},
+                                              .slot_mapping = {},
+                                              .interleaved = c.interleaved,
+                                              .sections = c.sections,
+                                              .sections_interleaved = c.sections_interleaved});
+    ASSERT_TRUE(status.ok()) << status.message();
+    k.fetch(after.k);
+  }
   expect_rotated(c, data, data.k, after.k);
   EXPECT_EQ(after.v.values(), data.v.values());
   if (!c.writes) return;
@@ -252,6 +272,7 @@ TEST_F(RopeKvWriteGpu, Reduced) {
            .k_scale = 0.3f,
            .v_scale = 2.0f},
           rng);
+    check({.tokens = 3, .interleaved = interleaved, .keep_k = false}, rng);
     check({.tokens = 3, .rotary_dim = 0, .gap = 3, .interleaved = interleaved}, rng);
   }
 }

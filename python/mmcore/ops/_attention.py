@@ -32,6 +32,7 @@ def rope_kv_write(
     sections_interleaved: bool = False,
     k_scale: float = 1.0,
     v_scale: float = 1.0,
+    keep_k: bool = True,
 ) -> None:
     """Rotate queries and keys in place and write keys and values to the paged cache, in one pass.
 
@@ -60,6 +61,8 @@ def rope_kv_write(
         (Qwen2-VL).
     k_scale, v_scale
         A float8_e4m3fn cache receives keys and values divided by these, cut off at +-448.
+    keep_k
+        False if nobody reads `k` afterwards: with a cache, what it holds is not said then.
 
     Raises
     ------
@@ -82,6 +85,7 @@ def rope_kv_write(
         sections_interleaved,
         k_scale,
         v_scale,
+        keep_k,
     )
 
 
@@ -299,7 +303,7 @@ def _run_varlen_attention(
     mutates_args=("q", "k", "k_cache", "v_cache"),
     schema="(Tensor(a!)? q, Tensor(b!) k, Tensor? v, Tensor? positions, Tensor? cos_sin,"
     " Tensor(c!)? k_cache, Tensor(d!)? v_cache, Tensor? slot_mapping, bool interleaved,"
-    " int[] sections, bool sections_interleaved, float k_scale, float v_scale) -> ()",
+    " int[] sections, bool sections_interleaved, float k_scale, float v_scale, bool keep_k) -> ()",
 )
 def _rope_kv_write_op(
     q: Tensor | None,
@@ -315,6 +319,7 @@ def _rope_kv_write_op(
     sections_interleaved: bool,
     k_scale: float,
     v_scale: float,
+    keep_k: bool,
 ) -> None:
     _C.ops.rope_kv_write(
         q,
@@ -330,6 +335,7 @@ def _rope_kv_write_op(
         sections_interleaved,
         k_scale,
         v_scale,
+        keep_k,
     )
 
 
@@ -348,6 +354,7 @@ def _(
     sections_interleaved: bool,
     k_scale: float,
     v_scale: float,
+    keep_k: bool,
 ) -> None:
     return None
 

@@ -200,6 +200,49 @@ TEST_F(SampleGpu, SameTokensEveryTime) {
   }
 }
 
+/// Several blocks work on a row where rows are few, one where they are many.
+TEST_F(SampleGpu, ARowAloneGivesTheTokenOfALargeBatch) {
+  constexpr int64_t kRows = 20;
+  for (const int64_t vocab : {16'200, 32'064, 151'936}) {
+    for (uint64_t seed = 1; seed <= 3; ++seed) {
+      SCOPED_TRACE(std::to_string(vocab) + ", seed " + std::to_string(seed));
+      Rng rng(seed);
+      const HostTensor logits = random_logits(rng, random_float_type(rng), kRows, vocab);
+      std::vector<OwnedRow> owned;
+      const std::vector<SampleRow> rows = random_rows(rng, owned, kRows, vocab);
+      const Mirror device(logits);
+      std::vector<SampledToken> together, alone;
+      std::vector<Status> status;
+      ASSERT_TRUE(ops::sample(device, rows, together, &status).ok());
+      const int64_t row_bytes =
+          device.view().stride(0) * static_cast<int64_t>(size_of(logits.dtype()));
+      for (int64_t i = 0; i < kRows; ++i) {
+        SCOPED_TRACE("row " + std::to_string(i) + ": " + describe(rows[static_cast<size_t>(i)]));
+        const TensorView row(device.view().ptr<std::byte>() + i * row_bytes, logits.dtype(),
+                             {1, vocab}, device.view().device);
+        for (int run = 0; run < 2; ++run) {
+          ASSERT_TRUE(ops::sample(row, {&rows[static_cast<size_t>(i)], 1}, alone, &status).ok());
+          ASSERT_EQ(alone[0].token, together[static_cast<size_t>(i)].token);
+        }
+      }
+    }
+  }
+}
+
+TEST_F(SampleGpu, SeveralBlocksARowReduced) {
+  Comparison seen;
+  Rng rng(21);
+  for (const int64_t count : {1, 2}) {
+    HostTensor logits(DType::kBFloat16, {count, 16'200});
+    logits.fill_normal(rng);
+    std::vector<SampleRow> rows(static_cast<size_t>(count));
+    for (SampleRow& r : rows) r.top_p = 0.97f;
+    compare(logits, rows, seen);
+    rows[0].top_k = 7'000;
+    compare(logits, rows, seen);
+  }
+}
+
 TEST_F(SampleGpu, Reduced) {
   Comparison seen;
   for (uint64_t seed = 1; seed <= 8; ++seed) {

@@ -37,11 +37,11 @@ def _cases() -> dict[str, tuple[Any, ...]]:
         "embedding_merge": (torch.tensor([1, 0]), x, torch.tensor([-1, 0]), torch.randn(1, 32)),
         "rope_kv_write": (
             q, k, torch.randn(3, 1, 32), torch.arange(3), torch.randn(8, 32), cache[0].clone(),
-            cache[1].clone(), slots, False, [0, 0, 0], False, 1.0, 1.0,
+            cache[1].clone(), slots, False, [0, 0, 0], False, 1.0, 1.0, True,
         ),
         "rope_kv_write (three axes)": (
             q, k, torch.randn(3, 1, 32), torch.arange(9).view(3, 3), torch.randn(9, 32),
-            cache[0].clone(), cache[1].clone(), slots, False, [8, 4, 4], True, 1.0, 1.0,
+            cache[0].clone(), cache[1].clone(), slots, False, [8, 4, 4], True, 1.0, 1.0, False,
         ),
         "copy_blocks": (cache[0].clone(), torch.tensor([[0, 2]])),
         "paged_attention": (
