@@ -9,15 +9,16 @@
 // cores. P^T is turned from an accumulator into an operand by movmatrix.
 //
 // Each warp is on its own while it reads: it has every `warps`-th tile of 16 keys of a unit, a ring
-// of stages in shared memory that only it fills (cp.async) and reads, and its own sums. It asks for
-// tiles of the next unit before it has finished one. Warps meet at the end of a unit alone.
+// of stages in shared memory that only it fills (cp.async) and reads, and its own sums. Keys and
+// values of a tile are stages of their own, asked for and given back one by one. It asks for tiles
+// of the next unit before it has finished one. Warps meet at the end of a unit alone.
 //
-// 4 warps with 3 stages of 8 KiB at head dim 128: 64 KiB or more are under way in a multiprocessor
-// of the 24 KiB that 3.1 TB/s and 1 us ask for. A tile takes a warp some 500 cycles and the memory
-// 590 (3.1 TB/s over 132 multiprocessors at 1.7 GHz), so that two warps would keep up.
+// 8 warps with 3 stages of 4 KiB at head dim 128: 64 KiB or more are under way in a multiprocessor,
+// where 3.1 TB/s and a latency of 1 us ask for 24. A tile takes a warp some 500 cycles and the
+// memory 590 (3.1 TB/s over 132 multiprocessors at 1.7 GHz), so that two warps would keep up.
 //
-// A block takes less than half of a multiprocessor's shared memory, so that one may begin beside
-// the kernel in front: it reads its plan, the tables and the first tiles before that has ended.
+// A block takes less than half of a multiprocessor, so that one may begin beside the kernel in
+// front: it reads its plan, the tables and the first tiles before that has ended.
 #pragma once
 
 #include "attention/decode_tile.cuh"
@@ -30,16 +31,23 @@ namespace mmcore::cuda {
 inline constexpr int kMaxDecodeWarps = 8;
 
 /// How sums of kColumns * 8 rows go through shared memory: some steps of 16 dims at a time, as many
-/// as a stage of the warp's ring takes.
+/// as a stage of the warp's ring takes. Rows of a multiple of 32 dims are swizzled and others
+/// padded, against bank conflicts.
 template <class KV, int kDim, int kColumns>
 struct DecodeSums {
-  static constexpr int kSteps = DecodeTile<KV, kDim>::kSteps;
+  using Tile = DecodeTile<KV, kDim>;
+  static constexpr int kSteps = Tile::kSteps;
   static constexpr int kRows = 8 * kColumns;
-  static constexpr int kMost = (DecodeTile<KV, kDim>::kStageBytes / (4 * kRows) - 4) / 16;
-  static constexpr int kRounds = (kSteps + kMost - 1) / kMost;
-  static constexpr int kStepsAtOnce = (kSteps + kRounds - 1) / kRounds;
-  static constexpr int kStride = kStepsAtOnce * 16 + 4;  // + 4: no bank conflicts
-  static_assert(kMost >= 1 && kRows * kStride * 4 <= DecodeTile<KV, kDim>::kStageBytes);
+  static constexpr int kPairs = Tile::kBytes / (4 * kRows * 32);  // of steps, swizzled
+  static constexpr bool kSwizzled = kSteps % 2 == 0 && kPairs > 0;
+  static constexpr int kMost = kSwizzled ? 2 * kPairs : (Tile::kBytes / (4 * kRows) - 4) / 16;
+  static constexpr int kStepsAtOnce = kMost < kSteps ? kMost : kSteps;
+  static constexpr int kStride = kStepsAtOnce * 16 + (kSwizzled ? 0 : 4);
+  static_assert(kStepsAtOnce >= 1 && kRows * kStride * 4 <= Tile::kBytes);
+
+  static __device__ __forceinline__ int offset(int row, int dim) {
+    return row * kStride + (kSwizzled ? dim ^ ((row & 6) << 2) : dim);
+  }
 };
 
 /// Sums of 8 kColumns query rows over the tiles of a warp. Column c of step n (rows 8 n + 2 (lane %
@@ -90,8 +98,9 @@ struct DecodeState {
     all_end = p.causal ? u.keys - u.queries + 1 : u.keys;
   }
 
-  __device__ __forceinline__ void add(const DecodeParams& p, int tile, uint32_t k, uint32_t v,
-                                      int lane) {
+  /// A tile's keys: weights for its values.
+  __device__ __forceinline__ void weigh(const DecodeParams& p, int tile, uint32_t k, int lane,
+                                        uint32_t (&weight)[kColumns][2]) {
     const int key = tile * Tile::kKeys;
     float x[kColumns][4];
     {
@@ -148,7 +157,6 @@ struct DecodeState {
         }
       }
     }
-    uint32_t weight[kColumns][2];
 #pragma unroll
     for (int n = 0; n < kColumns; ++n) {
 #pragma unroll
@@ -159,6 +167,9 @@ struct DecodeState {
       weight[n][0] = transposed(packed<Value>(x[n][0], x[n][1]));
       weight[n][1] = transposed(packed<Value>(x[n][2], x[n][3]));
     }
+  }
+
+  __device__ __forceinline__ void add(uint32_t v, int lane, const uint32_t (&weight)[kColumns][2]) {
 #pragma unroll
     for (int s = 0; s < Tile::kSteps; ++s) {
       uint32_t values[4];
@@ -182,7 +193,7 @@ struct DecodeState {
     }
   }
 
-  /// Steps [kFirst, kFirst + kStepsAtOnce) to values[row * kStride + dim].
+  /// Steps [kFirst, kFirst + kStepsAtOnce) to values[Sums::offset(row, dim)].
   template <int kFirst>
   __device__ __forceinline__ void give_values(float* values, int lane) const {
 #pragma unroll
@@ -193,7 +204,7 @@ struct DecodeState {
         for (int i = 0; i < 4; ++i) {
           const int row = 8 * n + 2 * (lane % 4) + (i & 1);
           const int dim = 16 * (s - kFirst) + value_dim<KV>(i / 2, lane);
-          values[row * Sums::kStride + dim] = out[s][n][i];
+          values[Sums::offset(row, dim)] = out[s][n][i];
         }
       }
     }
@@ -228,7 +239,7 @@ struct DecodeShared {
     last = scratch + kMaxDecodeWarps;
   }
   __device__ __forceinline__ unsigned char* stage(int warp, int stage) const {
-    return rings + warp * Tile::kWarpBytes + stage * Tile::kStageBytes;
+    return rings + warp * Tile::kWarpBytes + stage * Tile::kBytes;
   }
 };
 
@@ -251,22 +262,23 @@ __device__ __forceinline__ void combine_steps(const DecodeParams& p, const Decod
     if constexpr (kFirst > 0) __syncthreads();
     state.template give_values<kFirst>(values, lane);
     __syncthreads();
-    combine_warps<T>(
-        p, u,
-        {.sums = shared.sums,
-         .warps = warps,
-         .row_begin = 0,
-         .rows = Sums::kRows,
-         .stride = Sums::kStride,
-         .dim_begin = 16 * kFirst,
-         .dims = 16 * Sums::kStepsAtOnce},
-        [&](int w) { return reinterpret_cast<const float*>(shared.stage(w, shared.scratch[w])); });
+    combine_warps<T>(p, u,
+                     {.sums = shared.sums,
+                      .warps = warps,
+                      .row_begin = 0,
+                      .rows = Sums::kRows,
+                      .dim_begin = 16 * kFirst,
+                      .dims = 16 * Sums::kStepsAtOnce},
+                     [&](int w, int row, int dim) {
+                       return reinterpret_cast<const float*>(shared.stage(w, shared.scratch[w])) +
+                              Sums::offset(row, dim);
+                     });
     combine_steps<kFirst + Sums::kStepsAtOnce>(p, u, state, shared, values, warps, lane);
   }
 }
 
 template <class T, class KV, int kDim, int kColumns>
-__global__ void __launch_bounds__(32 * kMaxDecodeWarps, 1)
+__global__ void __launch_bounds__(32 * kMaxDecodeWarps, kColumns == 1 && kDim <= 128 ? 2 : 1)
     decode_mma(const __grid_constant__ DecodeParams p) {
   using Tile = DecodeTile<KV, kDim>;
   extern __shared__ __align__(128) unsigned char memory[];
@@ -295,44 +307,53 @@ __global__ void __launch_bounds__(32 * kMaxDecodeWarps, 1)
       cursor.tile += warps;
       cursor.settle(units, count);
     };
-    int blocks[Tile::kStages];
+    int blocks[Tile::kAhead + 1];
     {
       TileCursor cursor = ahead;
 #pragma unroll
-      for (int s = 0; s < Tile::kStages; ++s) {
-        blocks[s] = reader.block_of(cursor);
+      for (int i = 0; i <= Tile::kAhead; ++i) {
+        blocks[i] = reader.block_of(cursor);
         advance(cursor);
       }
     }
     // The plan and the tables were read, and keys as far as the kernel in front lets them be.
     bool waited = first > 0;
 #pragma unroll
-    for (int s = 0; s + 1 < Tile::kStages; ++s) {
+    for (int i = 0; i < Tile::kAhead; ++i) {
       if (!waited && !reader.is_settled(ahead, worker.settled != 0)) {
         wait_for_predecessor();
         waited = true;
       }
-      reader.ask(ahead, blocks[s], s);
+      reader.template ask<false>(ahead, blocks[i], ring + 2 * i * Tile::kBytes);
+      reader.template ask<true>(ahead, blocks[i], ring + (2 * i + 1) * Tile::kBytes);
       advance(ahead);
     }
     if (!waited) wait_for_predecessor();
-    int block = blocks[Tile::kStages - 1];
+    int block = blocks[Tile::kAhead];
     int stage = 0, free_stage = Tile::kStages - 1, past = warp;
+    const auto pass_stage = [&] {
+      free_stage = stage;
+      stage = stage + 1 == Tile::kStages ? 0 : stage + 1;
+    };
     for (int i = 0; i < count; ++i) {
       const DecodeUnit& u = units[i];
       DecodeState<T, KV, kDim, kColumns> state;
       state.start(p, u, lane);
       int tile = u.tile_begin + past;
       for (; tile < u.tile_end; tile += warps) {
+        uint32_t weight[kColumns][2];
         wait_async<Tile::kStages - 2>();
         __syncwarp();
-        reader.ask(ahead, block, free_stage);
+        reader.template ask<false>(ahead, block, ring + free_stage * Tile::kBytes);
+        state.weigh(p, tile, ring + stage * Tile::kBytes, lane, weight);
+        pass_stage();
+        wait_async<Tile::kStages - 2>();
+        __syncwarp();
+        reader.template ask<true>(ahead, block, ring + free_stage * Tile::kBytes);
         advance(ahead);
         block = reader.block_of(ahead);
-        const uint32_t k = ring + stage * Tile::kStageBytes;
-        state.add(p, tile, k, k + Tile::kBytes, lane);
-        free_stage = stage;
-        stage = stage + 1 == Tile::kStages ? 0 : stage + 1;
+        state.add(ring + stage * Tile::kBytes, lane, weight);
+        pass_stage();
       }
       past = tile - u.tile_end;
       state.give_sums(shared.sums + warp * DecodeSums<KV, kDim, kColumns>::kRows, lane);
@@ -340,7 +361,7 @@ __global__ void __launch_bounds__(32 * kMaxDecodeWarps, 1)
       unsigned char* scratch = shared.stage(warp, free_stage);
       combine_steps<0>(p, u, state, shared, reinterpret_cast<float*>(scratch), warps, lane);
       arrive<T>(p, u, shared.last);
-      if constexpr (kDim % 16 != 0) clear(scratch, Tile::kStageBytes, lane);
+      if constexpr (kDim % 16 != 0) clear(scratch, Tile::kBytes, lane);
     }
     if (count < kUnitsAtOnce) return;
   }

@@ -125,10 +125,11 @@ __device__ __forceinline__ void plain_rows(const DecodeParams& p, const DecodeUn
                        .warps = kWarps,
                        .row_begin = row_begin,
                        .rows = kRowsAtOnce,
-                       .stride = kStride,
                        .dim_begin = 0,
                        .dims = kStride},
-                      [&](int w) { return shared.values + w * kRowsAtOnce * kStride; });
+                      [&](int w, int row, int dim) {
+                        return shared.values + (w * kRowsAtOnce + row) * kStride + dim;
+                      });
   __syncthreads();
 }
 

@@ -19,12 +19,16 @@ struct DecodeTile {
   static constexpr int kChunkBytes = kDim * kElement % 16 == 0 ? 16 : 8;
   static constexpr int kChunks = kDim * kElement / kChunkBytes;  // in a key's row
   static constexpr bool kSwizzled = kElement == 2 && kChunks % 8 == 0;
-  // An odd number of 16 bytes, or a swizzle, puts 8 rows' pieces into different banks.
-  static constexpr int kRowBytes = kSwizzled ? kChunks * 16 : ((kElement * kSteps) | 1) * 16;
-  static constexpr int kBytes = kKeys * kRowBytes;  // of K or V
-  static constexpr int kStageBytes = 2 * kBytes;
-  static constexpr int kStages = kStageBytes > 2048 ? 3 : 4;
-  static constexpr int kWarpBytes = kStages * kStageBytes;
+  // An odd number of 16 bytes, or a swizzle, puts 8 rows' pieces into different banks. 80: room for
+  // sums, which go through a stage.
+  static constexpr int kPadded = ((kElement * kSteps) | 1) * 16;
+  static constexpr int kRowBytes = kSwizzled ? kChunks * 16 : kPadded < 80 ? 80 : kPadded;
+  static constexpr int kBytes = kKeys * kRowBytes;  // of K or V: a stage
+  // A warp's ring: keys and values of the tiles that are on their way, and one stage being read.
+  static constexpr int kWanted = (14080 / kBytes - 1) / 2;
+  static constexpr int kAhead = kWanted < 1 ? 1 : kWanted > 3 ? 3 : kWanted;  // tiles
+  static constexpr int kStages = 2 * kAhead + 1;
+  static constexpr int kWarpBytes = kStages * kBytes;
 
   static __device__ __forceinline__ int offset(int row, int chunk) {
     return row * kRowBytes + (kSwizzled ? chunk ^ (row & 7) : chunk) * kChunkBytes;
@@ -231,43 +235,36 @@ struct TileReader {
   static constexpr int kPieces = Tile::kKeys * Tile::kChunks;
 
   /// Rows [from, to) of 16 that lie one behind the other.
-  __device__ __forceinline__ void ask_rows(const char* k, const char* v, uint32_t k_to,
-                                           uint32_t v_to, int from, int to) const {
+  __device__ __forceinline__ void ask_rows(const char* rows, int64_t row_stride, uint32_t stage,
+                                           int from, int to) const {
     if constexpr (32 % Tile::kChunks == 0) {  // a lane stays in its column
       constexpr int kRowsAtOnce = 32 / Tile::kChunks;
       int row = lane / Tile::kChunks;
       const int chunk = lane % Tile::kChunks;
-      k += row * p.k_row_stride + chunk * Tile::kChunkBytes;
-      v += row * p.v_row_stride + chunk * Tile::kChunkBytes;
+      rows += row * row_stride + chunk * Tile::kChunkBytes;
 #pragma unroll
       for (int i = 0; i < Tile::kKeys / kRowsAtOnce; ++i) {
-        const bool there = row >= from && row < to;
-        const int offset = Tile::offset(row, chunk);
-        copy_chunk_async<Tile::kChunkBytes>(k_to + offset, k, there);
-        copy_chunk_async<Tile::kChunkBytes>(v_to + offset, v, there);
+        copy_chunk_async<Tile::kChunkBytes>(stage + Tile::offset(row, chunk), rows,
+                                            row >= from && row < to);
         row += kRowsAtOnce;
-        k += kRowsAtOnce * p.k_row_stride;
-        v += kRowsAtOnce * p.v_row_stride;
+        rows += kRowsAtOnce * row_stride;
       }
     } else {
 #pragma unroll
       for (int i = 0; i < (kPieces + 31) / 32; ++i) {
         const int piece = i * 32 + lane, row = piece / Tile::kChunks, chunk = piece % Tile::kChunks;
         if (piece >= kPieces) continue;
-        const bool there = row >= from && row < to;
-        const int offset = Tile::offset(row, chunk);
-        copy_chunk_async<Tile::kChunkBytes>(
-            k_to + offset, k + row * p.k_row_stride + chunk * Tile::kChunkBytes, there);
-        copy_chunk_async<Tile::kChunkBytes>(
-            v_to + offset, v + row * p.v_row_stride + chunk * Tile::kChunkBytes, there);
+        copy_chunk_async<Tile::kChunkBytes>(stage + Tile::offset(row, chunk),
+                                            rows + row * row_stride + chunk * Tile::kChunkBytes,
+                                            row >= from && row < to);
       }
     }
   }
 
   /// Rows of blocks with less than 16; lane r knows row r's.
-  __device__ __forceinline__ void ask_scattered(const char* k, const char* v, uint32_t k_to,
-                                                uint32_t v_to, int key, int from, int to,
-                                                int block) const {
+  __device__ __forceinline__ void ask_scattered(const char* rows, int64_t block_stride,
+                                                int64_t row_stride, uint32_t stage, int key,
+                                                int from, int to, int block) const {
     const int inside = (1 << p.block_shift) - 1;
 #pragma unroll 2
     for (int i = 0; i < (kPieces + 31) / 32; ++i) {
@@ -276,32 +273,29 @@ struct TileReader {
       const int64_t its_block = __shfl_sync(kFullWarp, block, row);
       if (piece >= kPieces) continue;
       const bool there = row >= from && row < to && its_block >= 0;
-      const int offset = Tile::offset(row, chunk), in_block = (key + row) & inside;
-      const int64_t k_at = there ? its_block * p.k_block_stride + in_block * p.k_row_stride : 0;
-      const int64_t v_at = there ? its_block * p.v_block_stride + in_block * p.v_row_stride : 0;
-      copy_chunk_async<Tile::kChunkBytes>(k_to + offset, k + k_at + chunk * Tile::kChunkBytes,
-                                          there);
-      copy_chunk_async<Tile::kChunkBytes>(v_to + offset, v + v_at + chunk * Tile::kChunkBytes,
-                                          there);
+      const int64_t at = there ? its_block * block_stride + ((key + row) & inside) * row_stride : 0;
+      copy_chunk_async<Tile::kChunkBytes>(stage + Tile::offset(row, chunk),
+                                          rows + at + chunk * Tile::kChunkBytes, there);
     }
   }
 
-  /// Asks for a tile; rows outside of the unit's keys become zeros, for what lies there may be NaN.
-  __device__ __forceinline__ void ask(const TileCursor& at, int block, int stage) const {
+  /// Asks for a tile's keys or its values; rows outside of the unit's keys become zeros, for what
+  /// lies there may be NaN.
+  template <bool kValues>
+  __device__ __forceinline__ void ask(const TileCursor& at, int block, uint32_t stage) const {
     if (at.unit < count) {
       const DecodeUnit& u = units[at.unit];
       const int key = at.tile * Tile::kKeys, inside = (1 << p.block_shift) - 1;
       const int from = u.key_begin - key, to = u.keys - key;
-      const uint32_t k_to = ring + stage * Tile::kStageBytes, v_to = k_to + Tile::kBytes;
-      const char* k = p.k + u.kv_head * p.k_head_stride;
-      const char* v = p.v + u.kv_head * p.v_head_stride;
+      const int64_t block_stride = kValues ? p.v_block_stride : p.k_block_stride;
+      const int64_t row_stride = kValues ? p.v_row_stride : p.k_row_stride;
+      const char* rows =
+          kValues ? p.v + u.kv_head * p.v_head_stride : p.k + u.kv_head * p.k_head_stride;
       if (p.block_shift >= 4) {
-        const int64_t its_block = max(block, 0);
-        k += its_block * p.k_block_stride + (key & inside) * p.k_row_stride;
-        v += its_block * p.v_block_stride + (key & inside) * p.v_row_stride;
-        ask_rows(k, v, k_to, v_to, from, block < 0 ? 0 : to);
+        rows += int64_t{max(block, 0)} * block_stride + (key & inside) * row_stride;
+        ask_rows(rows, row_stride, stage, from, block < 0 ? 0 : to);
       } else {
-        ask_scattered(k, v, k_to, v_to, key, from, to, block);
+        ask_scattered(rows, block_stride, row_stride, stage, key, from, to, block);
       }
     }
     commit_async();

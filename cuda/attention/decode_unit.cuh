@@ -132,13 +132,12 @@ struct WarpSums {
   int warps;
   int row_begin;  // of the unit's rows
   int rows;
-  int stride;  // of a warp's values [rows, stride]: dims [dim_begin, dim_begin + dims) of each row
-  int dim_begin;
+  int dim_begin;  // values: dims [dim_begin, dim_begin + dims) of each row
   int dims;
 };
 
 /// Adds up the warps' sums and writes output, or the block's slot of partial results.
-/// values_of(warp): where its values are.
+/// values_of(warp, row, dim): where the warp's values from dim_begin + dim on are.
 template <class T, class ValuesOf>
 __device__ __forceinline__ void combine_warps(const DecodeParams& p, const DecodeUnit& u,
                                               const WarpSums& s, ValuesOf values_of) {
@@ -155,8 +154,7 @@ __device__ __forceinline__ void combine_warps(const DecodeParams& p, const Decod
     for (int w = 0; w < s.warps; ++w) {
       const float2 of_warp = s.sums[w * s.rows + r];
       const float factor = exp2f(of_warp.x - top);
-      const auto x =
-          *reinterpret_cast<const float4*>(values_of(w) + r * s.stride + dim - s.dim_begin);
+      const auto x = *reinterpret_cast<const float4*>(values_of(w, r, dim - s.dim_begin));
       sum.x += factor * x.x;
       sum.y += factor * x.y;
       sum.z += factor * x.z;
@@ -177,7 +175,7 @@ __device__ __forceinline__ void combine_warps(const DecodeParams& p, const Decod
 /// Reads the slots of all parts, `kAtOnce` at a time to have many loads under way.
 template <class T>
 __device__ __forceinline__ void merge_parts(const DecodeParams& p, const DecodeUnit& u) {
-  constexpr int kAtOnce = 8;
+  constexpr int kAtOnce = 12;
   const int quads = p.head_dim / 4;
   for (int i = static_cast<int>(threadIdx.x); i < u.rows * quads;
        i += static_cast<int>(blockDim.x)) {
@@ -227,11 +225,15 @@ __device__ __forceinline__ void arrive(const DecodeParams& p, const DecodeUnit& 
   __syncthreads();
   if (u.parts == 1) return;
   if (threadIdx.x == 0) {
-    __threadfence();  // for the whole block, whose writes the barrier has put before it
     int32_t* counter = p.counters + u.first_worker;
-    *last = atomicAdd(counter, 1) == u.parts - 1;
+    // For the whole block, whose writes the barrier has put before it.
+    int32_t before;
+    asm volatile("atom.acq_rel.gpu.global.add.s32 %0, [%1], 1;"
+                 : "=r"(before)
+                 : "l"(counter)
+                 : "memory");
+    *last = before == u.parts - 1;
     if (*last) *counter = 0;
-    __threadfence();
   }
   __syncthreads();
   if (*last) merge_parts<T>(p, u);
