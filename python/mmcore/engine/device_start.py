@@ -25,6 +25,8 @@ def start_device(device: str) -> threading.Thread | None:
             return None
     except MmcoreError:
         return None
+    import torch  # noqa: F401  # before the thread needs it: two threads must not import it
+
     name = "cuda" if config.device == "auto" else config.device
     thread = threading.Thread(target=_touch, args=(name,), name="mmcore-device", daemon=True)
     thread.start()
