@@ -62,6 +62,8 @@ DecodeParams params_of(const ops::AttentionProblem& p, const DecodeWork& work) {
           .partials = work.workspace,
           .partial_sums = reinterpret_cast<float2*>(work.workspace + rows * p.head_dim),
           .max_rows = work.max_rows,
+          .units = ops::units_of(p.kv_heads, p.heads / p.kv_heads),
+          .teams = false,
           .group = p.heads / p.kv_heads,
           .head_dim = p.head_dim,
           .window = p.window,

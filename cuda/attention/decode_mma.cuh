@@ -9,18 +9,18 @@
 // cores. P^T is turned from an accumulator into an operand by movmatrix.
 //
 // Each warp is on its own while it reads: it has every `warps`-th tile of 16 keys of a unit, a ring
-// of stages in shared memory that only it fills (cp.async) and reads, and its own sums. Keys and
-// values of a tile are stages of their own, asked for and given back one by one. It asks for tiles
-// of the next unit before it has finished one. Warps meet at the end of a unit alone.
+// of stages in shared memory that only it fills (cp.async) and reads, and its own sums. It asks for
+// tiles of the next unit before it has finished one. Warps meet at the end of a unit alone.
 //
-// 8 warps with 3 stages of 4 KiB at head dim 128: 64 KiB or more are under way in a multiprocessor,
-// where 3.1 TB/s and a latency of 1 us ask for 24. A tile takes a warp some 500 cycles and the
-// memory 590 (3.1 TB/s over 132 multiprocessors at 1.7 GHz), so that two warps would keep up.
+// 4 warps with 3 stages of 8 KiB at head dim 128, 8 with 3 of 4 KiB at 64: 64 KiB or more are under
+// way in a multiprocessor, where 3.1 TB/s and a latency of 1 us ask for 24. A tile takes a warp
+// some 500 cycles and the memory 590 (3.1 TB/s over 132 multiprocessors at 1.7 GHz).
 //
 // A block takes less than half of a multiprocessor, so that one may begin beside the kernel in
 // front: it reads its plan, the tables and the first tiles before that has ended.
 #pragma once
 
+#include "attention/decode_team.cuh"
 #include "attention/decode_tile.cuh"
 #include "attention/decode_unit.cuh"
 #include "device/overlap.cuh"
@@ -38,12 +38,12 @@ struct DecodeSums {
   using Tile = DecodeTile<KV, kDim>;
   static constexpr int kSteps = Tile::kSteps;
   static constexpr int kRows = 8 * kColumns;
-  static constexpr int kPairs = Tile::kBytes / (4 * kRows * 32);  // of steps, swizzled
+  static constexpr int kPairs = Tile::kStageBytes / (4 * kRows * 32);  // of steps, swizzled
   static constexpr bool kSwizzled = kSteps % 2 == 0 && kPairs > 0;
-  static constexpr int kMost = kSwizzled ? 2 * kPairs : (Tile::kBytes / (4 * kRows) - 4) / 16;
+  static constexpr int kMost = kSwizzled ? 2 * kPairs : (Tile::kStageBytes / (4 * kRows) - 4) / 16;
   static constexpr int kStepsAtOnce = kMost < kSteps ? kMost : kSteps;
   static constexpr int kStride = kStepsAtOnce * 16 + (kSwizzled ? 0 : 4);
-  static_assert(kStepsAtOnce >= 1 && kRows * kStride * 4 <= Tile::kBytes);
+  static_assert(kStepsAtOnce >= 1 && kRows * kStride * 4 <= Tile::kStageBytes);
 
   static __device__ __forceinline__ int offset(int row, int dim) {
     return row * kStride + (kSwizzled ? dim ^ ((row & 6) << 2) : dim);
@@ -220,11 +220,12 @@ struct DecodeShared {
   unsigned char* rings;
   DecodeUnit* units;
   float2* sums;      // [warps, rows]
+  TeamPart part;     // of the block, where it is in a team
   int32_t* scratch;  // [warps]: the stage of each warp's ring that its values lie in
   int* last;
 
-  static constexpr int kFixed =
-      kUnitsAtOnce * static_cast<int>(sizeof(DecodeUnit)) + 4 * kMaxDecodeWarps + 16;
+  static constexpr int kFixed = kUnitsAtOnce * static_cast<int>(sizeof(DecodeUnit)) +
+                                Sums::kRows * (4 * kDim + 8) + 4 * kMaxDecodeWarps + 16;
   static constexpr int bytes(int warps) {
     return kFixed + warps * (Tile::kWarpBytes + Sums::kRows * static_cast<int>(sizeof(float2)));
   }
@@ -233,13 +234,17 @@ struct DecodeShared {
     base += warps * Tile::kWarpBytes;
     units = reinterpret_cast<DecodeUnit*>(base);
     base += kUnitsAtOnce * sizeof(DecodeUnit);
+    part.values = reinterpret_cast<float*>(base);
+    base += Sums::kRows * kDim * sizeof(float);
+    part.sums = reinterpret_cast<float2*>(base);
+    base += Sums::kRows * sizeof(float2);
     sums = reinterpret_cast<float2*>(base);
     base += warps * Sums::kRows * sizeof(float2);
     scratch = reinterpret_cast<int32_t*>(base);
     last = scratch + kMaxDecodeWarps;
   }
   __device__ __forceinline__ unsigned char* stage(int warp, int stage) const {
-    return rings + warp * Tile::kWarpBytes + stage * Tile::kBytes;
+    return rings + warp * Tile::kWarpBytes + stage * Tile::kStageBytes;
   }
 };
 
@@ -250,41 +255,52 @@ __device__ __forceinline__ void clear(unsigned char* bytes, int count, int lane)
   __syncwarp();
 }
 
-/// The block's part of a unit is summed up, to output or a slot; all but the last barrier. A warp's
-/// values go through the stage of its ring that is free.
+/// The block's part of a unit is summed up, to output, a slot or its team; all but the last
+/// barrier. A warp's values go through the stage of its ring that is free.
 template <int kFirst, class T, class KV, int kDim, int kColumns>
 __device__ __forceinline__ void combine_steps(const DecodeParams& p, const DecodeUnit& u,
                                               const DecodeState<T, KV, kDim, kColumns>& state,
                                               const DecodeShared<KV, kDim, kColumns>& shared,
-                                              float* values, int warps, int lane) {
+                                              float* values, int warps, int lane, bool teamed) {
   using Sums = DecodeSums<KV, kDim, kColumns>;
   if constexpr (kFirst < Sums::kSteps) {
     if constexpr (kFirst > 0) __syncthreads();
     state.template give_values<kFirst>(values, lane);
     __syncthreads();
-    combine_warps<T>(p, u,
-                     {.sums = shared.sums,
-                      .warps = warps,
-                      .row_begin = 0,
-                      .rows = Sums::kRows,
-                      .dim_begin = 16 * kFirst,
-                      .dims = 16 * Sums::kStepsAtOnce},
-                     [&](int w, int row, int dim) {
-                       return reinterpret_cast<const float*>(shared.stage(w, shared.scratch[w])) +
-                              Sums::offset(row, dim);
-                     });
-    combine_steps<kFirst + Sums::kStepsAtOnce>(p, u, state, shared, values, warps, lane);
+    combine_warps(
+        p, u,
+        {.sums = shared.sums,
+         .warps = warps,
+         .row_begin = 0,
+         .rows = Sums::kRows,
+         .dim_begin = 16 * kFirst,
+         .dims = 16 * Sums::kStepsAtOnce},
+        [&](int w, int row, int dim) {
+          return reinterpret_cast<const float*>(shared.stage(w, shared.scratch[w])) +
+                 Sums::offset(row, dim);
+        },
+        [&](int row, int dim, float4 sum, float top, float weights) {
+          if (!teamed) {
+            put_part<T>(p, u, row, dim, sum, top, weights);
+            return;
+          }
+          *reinterpret_cast<float4*>(shared.part.values + row * kDim + dim) = sum;
+          if (dim == 0) shared.part.sums[row] = make_float2(top, weights);
+        });
+    combine_steps<kFirst + Sums::kStepsAtOnce>(p, u, state, shared, values, warps, lane, teamed);
   }
 }
 
 template <class T, class KV, int kDim, int kColumns>
-__global__ void __launch_bounds__(32 * kMaxDecodeWarps, kColumns == 1 && kDim <= 128 ? 2 : 1)
+__global__ void __launch_bounds__(32 * kMaxDecodeWarps, kColumns == 1 && kDim <= 64 ? 2 : 1)
     decode_mma(const __grid_constant__ DecodeParams p) {
   using Tile = DecodeTile<KV, kDim>;
   extern __shared__ __align__(128) unsigned char memory[];
   const ops::DecodeWorker worker = p.workers[blockIdx.x];
+  const bool teamed = p.teams && worker.team > 1;
   if (worker.begin >= worker.end) {
     wait_for_predecessor();
+    if (teamed) pass_team();
     return;
   }
   const int lane = static_cast<int>(threadIdx.x) & 31, warp = static_cast<int>(threadIdx.x) >> 5,
@@ -297,7 +313,10 @@ __global__ void __launch_bounds__(32 * kMaxDecodeWarps, kColumns == 1 && kDim <=
   for (int first = 0;; first += kUnitsAtOnce) {
     const int count = list_units(p, worker, first, shared.units);
     if (count == 0) {
-      if (first == 0) wait_for_predecessor();
+      if (first == 0) {
+        wait_for_predecessor();
+        if (teamed) pass_team();
+      }
       return;
     }
     const TileReader<KV, kDim> reader{p, units, count, ring, lane};
@@ -307,61 +326,58 @@ __global__ void __launch_bounds__(32 * kMaxDecodeWarps, kColumns == 1 && kDim <=
       cursor.tile += warps;
       cursor.settle(units, count);
     };
-    int blocks[Tile::kAhead + 1];
+    int blocks[Tile::kStages];
     {
       TileCursor cursor = ahead;
 #pragma unroll
-      for (int i = 0; i <= Tile::kAhead; ++i) {
-        blocks[i] = reader.block_of(cursor);
+      for (int s = 0; s < Tile::kStages; ++s) {
+        blocks[s] = reader.block_of(cursor);
         advance(cursor);
       }
     }
     // The plan and the tables were read, and keys as far as the kernel in front lets them be.
     bool waited = first > 0;
 #pragma unroll
-    for (int i = 0; i < Tile::kAhead; ++i) {
+    for (int s = 0; s + 1 < Tile::kStages; ++s) {
       if (!waited && !reader.is_settled(ahead, worker.settled != 0)) {
         wait_for_predecessor();
         waited = true;
       }
-      reader.template ask<false>(ahead, blocks[i], ring + 2 * i * Tile::kBytes);
-      reader.template ask<true>(ahead, blocks[i], ring + (2 * i + 1) * Tile::kBytes);
+      reader.ask(ahead, blocks[s], ring + s * Tile::kStageBytes);
       advance(ahead);
     }
     if (!waited) wait_for_predecessor();
-    int block = blocks[Tile::kAhead];
+    int block = blocks[Tile::kStages - 1];
     int stage = 0, free_stage = Tile::kStages - 1, past = warp;
-    const auto pass_stage = [&] {
-      free_stage = stage;
-      stage = stage + 1 == Tile::kStages ? 0 : stage + 1;
-    };
     for (int i = 0; i < count; ++i) {
       const DecodeUnit& u = units[i];
       DecodeState<T, KV, kDim, kColumns> state;
       state.start(p, u, lane);
       int tile = u.tile_begin + past;
       for (; tile < u.tile_end; tile += warps) {
-        uint32_t weight[kColumns][2];
         wait_async<Tile::kStages - 2>();
         __syncwarp();
-        reader.template ask<false>(ahead, block, ring + free_stage * Tile::kBytes);
-        state.weigh(p, tile, ring + stage * Tile::kBytes, lane, weight);
-        pass_stage();
-        wait_async<Tile::kStages - 2>();
-        __syncwarp();
-        reader.template ask<true>(ahead, block, ring + free_stage * Tile::kBytes);
+        reader.ask(ahead, block, ring + free_stage * Tile::kStageBytes);
         advance(ahead);
         block = reader.block_of(ahead);
-        state.add(ring + stage * Tile::kBytes, lane, weight);
-        pass_stage();
+        const uint32_t k = ring + stage * Tile::kStageBytes;
+        uint32_t weight[kColumns][2];
+        state.weigh(p, tile, k, lane, weight);
+        state.add(k + Tile::kBytes, lane, weight);
+        free_stage = stage;
+        stage = stage + 1 == Tile::kStages ? 0 : stage + 1;
       }
       past = tile - u.tile_end;
       state.give_sums(shared.sums + warp * DecodeSums<KV, kDim, kColumns>::kRows, lane);
       if (lane == 0) shared.scratch[warp] = free_stage;
       unsigned char* scratch = shared.stage(warp, free_stage);
-      combine_steps<0>(p, u, state, shared, reinterpret_cast<float*>(scratch), warps, lane);
+      combine_steps<0>(p, u, state, shared, reinterpret_cast<float*>(scratch), warps, lane, teamed);
+      if (teamed) {  // which has but this unit
+        merge_team<T>(p, u, shared.part, worker.team);
+        return;
+      }
       arrive<T>(p, u, shared.last);
-      if constexpr (kDim % 16 != 0) clear(scratch, Tile::kBytes, lane);
+      if constexpr (kDim % 16 != 0) clear(scratch, Tile::kStageBytes, lane);
     }
     if (count < kUnitsAtOnce) return;
   }
@@ -385,8 +401,11 @@ Status launch_decode_mma(const DecodeParams& p, int32_t workers, const DeviceFac
   const int bytes = Shared::bytes(warps);
   auto* kernel = decode_mma<T, KV, kDim, kColumns>;
   MMCORE_RETURN_IF_ERROR(allow_shared("paged_attention", kernel, bytes));
-  launch_overlapped_shared(kernel, workers, dim3(static_cast<unsigned>(32 * warps)), bytes,
-                           facts.capability, facts.multiprocessors, stream, p);
+  DecodeParams params = p;
+  params.teams = facts.capability >= 90 && workers % ops::kDecodeCluster == 0;
+  launch_overlapped_with({.shared = bytes, .cluster = params.teams ? ops::kDecodeCluster : 1},
+                         kernel, workers, dim3(static_cast<unsigned>(32 * warps)), facts.capability,
+                         facts.multiprocessors, stream, params);
   return launch_status("paged_attention");
 }
 

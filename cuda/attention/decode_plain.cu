@@ -120,16 +120,20 @@ __device__ __forceinline__ void plain_rows(const DecodeParams& p, const DecodeUn
     if (lane == 0) shared.sums[row] = make_float2(state.top[r], state.weights[r]);
   }
   __syncthreads();
-  combine_warps<void>(p, u,
-                      {.sums = shared.sums,
-                       .warps = kWarps,
-                       .row_begin = row_begin,
-                       .rows = kRowsAtOnce,
-                       .dim_begin = 0,
-                       .dims = kStride},
-                      [&](int w, int row, int dim) {
-                        return shared.values + (w * kRowsAtOnce + row) * kStride + dim;
-                      });
+  combine_warps(
+      p, u,
+      {.sums = shared.sums,
+       .warps = kWarps,
+       .row_begin = row_begin,
+       .rows = kRowsAtOnce,
+       .dim_begin = 0,
+       .dims = kStride},
+      [&](int w, int row, int dim) {
+        return shared.values + (w * kRowsAtOnce + row) * kStride + dim;
+      },
+      [&](int row, int dim, float4 sum, float top, float weights) {
+        put_part<void>(p, u, row, dim, sum, top, weights);
+      });
   __syncthreads();
 }
 

@@ -19,16 +19,12 @@ struct DecodeTile {
   static constexpr int kChunkBytes = kDim * kElement % 16 == 0 ? 16 : 8;
   static constexpr int kChunks = kDim * kElement / kChunkBytes;  // in a key's row
   static constexpr bool kSwizzled = kElement == 2 && kChunks % 8 == 0;
-  // An odd number of 16 bytes, or a swizzle, puts 8 rows' pieces into different banks. 80: room for
-  // sums, which go through a stage.
-  static constexpr int kPadded = ((kElement * kSteps) | 1) * 16;
-  static constexpr int kRowBytes = kSwizzled ? kChunks * 16 : kPadded < 80 ? 80 : kPadded;
-  static constexpr int kBytes = kKeys * kRowBytes;  // of K or V: a stage
-  // A warp's ring: keys and values of the tiles that are on their way, and one stage being read.
-  static constexpr int kWanted = (14080 / kBytes - 1) / 2;
-  static constexpr int kAhead = kWanted < 1 ? 1 : kWanted > 3 ? 3 : kWanted;  // tiles
-  static constexpr int kStages = 2 * kAhead + 1;
-  static constexpr int kWarpBytes = kStages * kBytes;
+  // An odd number of 16 bytes, or a swizzle, puts 8 rows' pieces into different banks.
+  static constexpr int kRowBytes = kSwizzled ? kChunks * 16 : ((kElement * kSteps) | 1) * 16;
+  static constexpr int kBytes = kKeys * kRowBytes;  // of K or V
+  static constexpr int kStageBytes = 2 * kBytes;
+  static constexpr int kStages = kStageBytes > 2048 ? 3 : 4;
+  static constexpr int kWarpBytes = kStages * kStageBytes;
 
   static __device__ __forceinline__ int offset(int row, int chunk) {
     return row * kRowBytes + (kSwizzled ? chunk ^ (row & 7) : chunk) * kChunkBytes;
@@ -279,26 +275,31 @@ struct TileReader {
     }
   }
 
-  /// Asks for a tile's keys or its values; rows outside of the unit's keys become zeros, for what
-  /// lies there may be NaN.
-  template <bool kValues>
+  /// Asks for a tile; rows outside of the unit's keys become zeros, for what lies there may be NaN.
   __device__ __forceinline__ void ask(const TileCursor& at, int block, uint32_t stage) const {
     if (at.unit < count) {
-      const DecodeUnit& u = units[at.unit];
-      const int key = at.tile * Tile::kKeys, inside = (1 << p.block_shift) - 1;
-      const int from = u.key_begin - key, to = u.keys - key;
-      const int64_t block_stride = kValues ? p.v_block_stride : p.k_block_stride;
-      const int64_t row_stride = kValues ? p.v_row_stride : p.k_row_stride;
-      const char* rows =
-          kValues ? p.v + u.kv_head * p.v_head_stride : p.k + u.kv_head * p.k_head_stride;
-      if (p.block_shift >= 4) {
-        rows += int64_t{max(block, 0)} * block_stride + (key & inside) * row_stride;
-        ask_rows(rows, row_stride, stage, from, block < 0 ? 0 : to);
-      } else {
-        ask_scattered(rows, block_stride, row_stride, stage, key, from, to, block);
-      }
+      ask_half<false>(at, block, stage);
+      ask_half<true>(at, block, stage + Tile::kBytes);
     }
     commit_async();
+  }
+
+ private:
+  template <bool kValues>
+  __device__ __forceinline__ void ask_half(const TileCursor& at, int block, uint32_t stage) const {
+    const DecodeUnit& u = units[at.unit];
+    const int key = at.tile * Tile::kKeys, inside = (1 << p.block_shift) - 1;
+    const int from = u.key_begin - key, to = u.keys - key;
+    const int64_t block_stride = kValues ? p.v_block_stride : p.k_block_stride;
+    const int64_t row_stride = kValues ? p.v_row_stride : p.k_row_stride;
+    const char* rows =
+        kValues ? p.v + u.kv_head * p.v_head_stride : p.k + u.kv_head * p.k_head_stride;
+    if (p.block_shift >= 4) {
+      rows += int64_t{max(block, 0)} * block_stride + (key & inside) * row_stride;
+      ask_rows(rows, row_stride, stage, from, block < 0 ? 0 : to);
+    } else {
+      ask_scattered(rows, block_stride, row_stride, stage, key, from, to, block);
+    }
   }
 };
 

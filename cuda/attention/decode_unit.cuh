@@ -63,8 +63,8 @@ __device__ __forceinline__ int list_units(const DecodeParams& p, const ops::Deco
   __syncthreads();  // the units before are done with
   if (threadIdx.x < kUnitsAtOnce) {
     int32_t unit = worker.unit + first + static_cast<int32_t>(threadIdx.x);
-    const int32_t skipped = unit / worker.first.units;
-    unit -= skipped * worker.first.units;
+    const int32_t skipped = unit / p.units;
+    unit -= skipped * p.units;
     const int32_t index = worker.index + skipped;
     if (index < worker.sequences) {
       const ops::DecodeSequence s = skipped == 0 ? worker.first : p.sequences[index];
@@ -136,11 +136,11 @@ struct WarpSums {
   int dims;
 };
 
-/// Adds up the warps' sums and writes output, or the block's slot of partial results.
+/// Adds up the warps' sums. put(row, dim, values from dim on, maximum, sum of weights).
 /// values_of(warp, row, dim): where the warp's values from dim_begin + dim on are.
-template <class T, class ValuesOf>
+template <class ValuesOf, class Put>
 __device__ __forceinline__ void combine_warps(const DecodeParams& p, const DecodeUnit& u,
-                                              const WarpSums& s, ValuesOf values_of) {
+                                              const WarpSums& s, ValuesOf values_of, Put put) {
   const int quads = s.dims / 4;
   for (int i = static_cast<int>(threadIdx.x); i < s.rows * quads;
        i += static_cast<int>(blockDim.x)) {
@@ -161,15 +161,22 @@ __device__ __forceinline__ void combine_warps(const DecodeParams& p, const Decod
       sum.w += factor * x.w;
       weights += factor * of_warp.y;
     }
-    if (u.parts == 1) {
-      write_output<T>(p, u, row, dim, sum, weights);
-      continue;
-    }
-    const auto worker = static_cast<int32_t>(blockIdx.x);
-    const int64_t at = int64_t{ops::partial_slot(worker, u.first_worker)} * p.max_rows + row;
-    __stcg(reinterpret_cast<float4*>(p.partials + at * p.head_dim + dim), sum);
-    if (dim == 0) __stcg(p.partial_sums + at, make_float2(top, weights));
+    put(row, dim, sum, top, weights);
   }
+}
+
+/// A block's part of a row: to output if it is the whole, else to the block's slot.
+template <class T>
+__device__ __forceinline__ void put_part(const DecodeParams& p, const DecodeUnit& u, int row,
+                                         int dim, float4 sum, float top, float weights) {
+  if (u.parts == 1) {
+    write_output<T>(p, u, row, dim, sum, weights);
+    return;
+  }
+  const auto worker = static_cast<int32_t>(blockIdx.x);
+  const int64_t at = int64_t{ops::partial_slot(worker, u.first_worker)} * p.max_rows + row;
+  __stcg(reinterpret_cast<float4*>(p.partials + at * p.head_dim + dim), sum);
+  if (dim == 0) __stcg(p.partial_sums + at, make_float2(top, weights));
 }
 
 /// Reads the slots of all parts, `kAtOnce` at a time to have many loads under way.

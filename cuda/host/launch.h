@@ -14,21 +14,33 @@
 
 namespace mmcore::cuda {
 
-/// `shared`: bytes of dynamic shared memory.
+/// What a block has besides its threads.
+struct BlockExtras {
+  int shared = 0;   // bytes of dynamic shared memory
+  int cluster = 1;  // blocks of a cluster, from Hopper on; divides the number of blocks
+};
+
 template <class... Params, class... Args>
-void launch_overlapped_shared(void (*kernel)(Params...), int64_t blocks, dim3 threads, int shared,
-                              int capability, int multiprocessors, cudaStream_t stream,
-                              Args&&... args) {
-  cudaLaunchAttribute overlap{};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
+void launch_overlapped_with(BlockExtras extras, void (*kernel)(Params...), int64_t blocks,
+                            dim3 threads, int capability, int multiprocessors, cudaStream_t stream,
+                            Args&&... args) {
+  cudaLaunchAttribute attributes[2] = {};
+  unsigned count = 0;
+  if (capability >= 90 && blocks <= int64_t{8} * multiprocessors) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (extras.cluster > 1) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count++].val.clusterDim = {static_cast<unsigned>(extras.cluster), 1, 1};
+  }
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(blocks));
   config.blockDim = threads;
-  config.dynamicSmemBytes = static_cast<size_t>(shared);
+  config.dynamicSmemBytes = static_cast<size_t>(extras.shared);
   config.stream = stream;
-  config.attrs = &overlap;
-  config.numAttrs = capability >= 90 && blocks <= int64_t{8} * multiprocessors ? 1 : 0;
+  config.attrs = attributes;
+  config.numAttrs = count;
   // An error stays with the runtime, where launch_status finds it.
   static_cast<void>(cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...));
 }
@@ -36,8 +48,8 @@ void launch_overlapped_shared(void (*kernel)(Params...), int64_t blocks, dim3 th
 template <class... Params, class... Args>
 void launch_overlapped(void (*kernel)(Params...), int64_t blocks, dim3 threads, int capability,
                        int multiprocessors, cudaStream_t stream, Args&&... args) {
-  launch_overlapped_shared(kernel, blocks, threads, 0, capability, multiprocessors, stream,
-                           std::forward<Args>(args)...);
+  launch_overlapped_with({}, kernel, blocks, threads, capability, multiprocessors, stream,
+                         std::forward<Args>(args)...);
 }
 
 }  // namespace mmcore::cuda

@@ -77,15 +77,16 @@ class Plan {
 
   /// What each worker finds on its stretch.
   Units units() const {
+    const int32_t units_a_sequence = units_of(batch_.shape.kv_heads, batch_.group());
     Units units;
     for (int32_t w = 0; w < layout_.workers; ++w) {
       const DecodeWorker own = worker(w);
       if (own.begin >= own.end) continue;
       for (int32_t i = 0;; ++i) {
-        const int32_t skipped = (own.unit + i) / own.first.units;
+        const int32_t skipped = (own.unit + i) / units_a_sequence;
         if (own.index + skipped >= own.sequences) break;
         const DecodeSequence s = skipped == 0 ? own.first : sequence(own.index + skipped);
-        const int32_t unit = (own.unit + i) % own.first.units;
+        const int32_t unit = (own.unit + i) % units_a_sequence;
         const DecodePart part = decode_part(own, s, unit);
         if (part.cell_begin >= part.cell_end) break;
         units[{s.sequence, unit}].push_back({w, part});
@@ -224,7 +225,12 @@ TEST(GpuPlan, GivesAllMultiprocessorsAboutTheSame) {
         }
       }
       for (const auto& [worker, work] : cells) {
-        EXPECT_LE(work, std::max<int64_t>(kMinChunk, total / 132 + 1) + kUnitOverhead)
+        // Teams may take a quarter more, which their merge makes up for.
+        const int64_t share = total / plan.layout().workers + 1;
+        const bool teams = plan.worker(0).team > 1;
+        EXPECT_LE(work, std::max<int64_t>(teams ? kTeamChunk : kMinChunk,
+                                          teams ? 5 * share / 4 + 1 : share) +
+                            kUnitOverhead)
             << long_keys << " " << short_keys << " kv heads " << kv_heads << " worker " << worker;
       }
     }
@@ -249,6 +255,39 @@ TEST(GpuPlan, DoesNotDependOnTheBucket) {
       }
       ASSERT_EQ(plan.tiles(), other->tiles());
       for (int32_t i = 0; i < plan.tiles(); ++i) EXPECT_EQ(plan.tile(i), other->tile(i));
+    }
+  }
+}
+
+/// Each unit of a few short sequences has workers of one cluster to itself.
+TEST(GpuPlan, FewUnitsHaveTeams) {
+  for (const auto& [sequences, kv_heads, team] :
+       std::vector<std::tuple<int32_t, int32_t, int32_t>>{{1, 8, 8},
+                                                          {1, 1, 8},
+                                                          {2, 8, 8},
+                                                          {1, 17, 4},
+                                                          {1, 32, 4},
+                                                          {8, 4, 4},
+                                                          {8, 8, 2},
+                                                          {9, 8, 1}}) {
+    Batch batch;
+    for (int32_t n = 0; n < sequences; ++n) batch.add(1, 1000 - 20 * n);
+    batch.shape = {.sequences = sequences,
+                   .tokens = sequences,
+                   .max_query_len = 1,
+                   .heads = 2 * kv_heads,
+                   .kv_heads = kv_heads,
+                   .head_dim = 128,
+                   .multiprocessors = 132};
+    const Plan plan(batch);
+    plan.expect_complete();
+    EXPECT_EQ(plan.layout().workers, 128);
+    for (int32_t w = 0; w < plan.layout().workers; ++w) EXPECT_EQ(plan.worker(w).team, team);
+    for (const auto& [unit, parts] : plan.units()) {
+      const int32_t first = parts.front().worker, last = parts.back().worker;
+      if (team == 1) continue;
+      EXPECT_EQ(first % team, 0);
+      EXPECT_EQ(first / team, last / team);
     }
   }
 }

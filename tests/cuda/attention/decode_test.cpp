@@ -224,6 +224,50 @@ TEST_F(Decode, DividesALongSequenceAmongAll) {
   }
 }
 
+/// Units cut at any place, over blocks of one cluster and of two: no teams, as one is much longer.
+TEST_F(Decode, RandomBatchesOfOneLongSequence) {
+  for (uint64_t seed = 0; seed < 25; ++seed) {
+    Rng rng(seed + 700);
+    AttentionCase c = random_case(rng, 60);
+    c.window = 0;
+    c.query_lens.push_back(1);
+    c.key_lens.push_back(1500 + static_cast<int64_t>(rng() % 1500));
+    SCOPED_TRACE("seed " + std::to_string(seed) + ": " + c.describe());
+    check_case(c, rng);
+    if (HasFailure()) return;
+  }
+}
+
+/// A worker for each part of each unit, and some without one, in teams of 2, 4 and 8.
+TEST_F(Decode, TeamsMergeWhatTheirBlocksHave) {
+  for (const int64_t kv_heads : {1, 6, 12, 30}) {
+    for (const int64_t group : {1, 4, 7, 16}) {
+      Rng rng(static_cast<uint64_t>(100 * kv_heads + group));
+      AttentionCase c;
+      c.dtype = c.kv_dtype = DType::kBFloat16;
+      c.head_dim = group % 2 ? 64 : 128;
+      c.group = group;
+      c.kv_heads = kv_heads;
+      c.query_lens = {1, 1};
+      c.key_lens = {500, 1 + static_cast<int64_t>(rng() % 300)};
+      SCOPED_TRACE(c.describe());
+      check_case(c, rng, 1);
+    }
+  }
+}
+
+TEST_F(Decode, TeamsReduced) {
+  Rng rng(12);
+  AttentionCase c;
+  c.dtype = c.kv_dtype = DType::kFloat16;
+  c.head_dim = 64;
+  c.group = 3;
+  c.kv_heads = 2;
+  c.query_lens = {1, 1};
+  c.key_lens = {200, 20};
+  check_case(c, rng, 1);
+}
+
 /// More units a worker than are listed at once.
 TEST_F(Decode, WorksThroughManyShortSequences) {
   Rng rng(5);

@@ -55,12 +55,42 @@ void check_lengths(ShapeCheck& check, const Lengths& lengths, const AttentionPla
   }
 }
 
-/// The line of units; the place behind its last one.
-int64_t lay_out(const Lengths& lengths, const AttentionPlanShape& shape,
-                std::vector<DecodeSequence>& sequences) {
+/// What lies side by side on the line, and how workers share it.
+struct Line {
+  std::vector<DecodeSequence> sequences;
+  int64_t end = 0;  // behind the last unit
+  int64_t chunk = kMinChunk;
+  int32_t team = 1;
+};
+
+/// Gives each unit a team where there are workers enough and none of them has much more to do than
+/// its share of a line would be.
+void form_teams(Line& line, int32_t units, int32_t workers) {
+  const int64_t all = static_cast<int64_t>(line.sequences.size()) * units;
+  int32_t team = kDecodeCluster;
+  while (team > 1 && all * team > workers) team /= 2;
+  if (all == 0 || team == 1 || workers % kDecodeCluster != 0) return;
+  int32_t longest = 0;
+  for (const DecodeSequence& s : line.sequences) longest = std::max(longest, s.cells);
+  const int64_t chunk = std::max<int64_t>(2, divide_up(longest, team));
+  if (chunk > kTeamChunk && 4 * chunk > 5 * line.chunk) return;
+  line.team = team;
+  line.chunk = chunk;
+  const int64_t pitch = team * chunk;
+  int64_t at = -kUnitOverhead;
+  for (DecodeSequence& s : line.sequences) {
+    s.line = to_int32(at);
+    s.pitch = to_int32(pitch);
+    at += units * pitch;
+  }
+  line.end = at + kUnitOverhead;
+}
+
+/// An end beyond kMaxLine: too many keys.
+Line lay_out(const Lengths& lengths, const AttentionPlanShape& shape, int32_t workers) {
   const int32_t group = shape.heads / shape.kv_heads;
-  const int64_t units = int64_t{shape.kv_heads} * packs_of(group);
-  int64_t line = 0;
+  const int32_t units = units_of(shape.kv_heads, group);
+  Line line;
   for (int32_t n = 0; n < lengths.sequences; ++n) {
     const int32_t queries = lengths.queries(n);
     if (queries == 0 || !is_decode(queries, group)) continue;
@@ -68,36 +98,37 @@ int64_t lay_out(const Lengths& lengths, const AttentionPlanShape& shape,
     const int32_t position = keys - queries;
     const int32_t key_begin = shape.window > 0 ? std::max(0, position - shape.window + 1) : 0;
     const int64_t cells = divide_up(keys, kCellKeys) - key_begin / kCellKeys;
-    sequences.push_back({.sequence = n,
-                         .first_row = lengths.query_start[n],
-                         .queries = queries,
-                         .keys = keys,
-                         .key_begin = key_begin,
-                         .cells = to_int32(cells),
-                         .line = to_int32(line),
-                         .units = to_int32(units)});
-    line += units * (cells + kUnitOverhead);
-    if (line > kMaxLine) break;
+    line.sequences.push_back({.sequence = n,
+                              .first_row = lengths.query_start[n],
+                              .queries = queries,
+                              .keys = keys,
+                              .key_begin = key_begin,
+                              .cells = to_int32(cells),
+                              .line = to_int32(line.end),
+                              .pitch = to_int32(cells + kUnitOverhead)});
+    line.end += units * (cells + kUnitOverhead);
+    if (line.end > kMaxLine) return line;
   }
+  line.chunk = std::max<int64_t>(kMinChunk, divide_up(line.end, workers));
+  form_teams(line, units, workers);
   return line;
 }
 
-void divide(const std::vector<DecodeSequence>& sequences, int64_t line, int32_t workers,
-            bool settled, int32_t* out) {
-  const int64_t chunk = std::max<int64_t>(kMinChunk, divide_up(line, workers));
+void divide(const Line& line, int32_t workers, bool settled, int32_t* out) {
   size_t index = 0;
   for (int32_t w = 0; w < workers; ++w) {
     DecodeWorker worker{};
-    worker.chunk = to_int32(chunk);
-    const int64_t begin = std::min(line, w * chunk);
-    if (begin < line) {
-      while (index + 1 < sequences.size() && sequences[index + 1].line <= begin) ++index;
-      const DecodeSequence& first = sequences[index];
+    worker.chunk = to_int32(line.chunk);
+    worker.team = line.team;
+    const int64_t begin = std::min(line.end, w * line.chunk);
+    if (begin < line.end) {
+      while (index + 1 < line.sequences.size() && line.sequences[index + 1].line <= begin) ++index;
+      const DecodeSequence& first = line.sequences[index];
       worker.begin = to_int32(begin);
-      worker.end = to_int32(std::min(line, begin + chunk));
-      worker.sequences = to_int32(static_cast<int64_t>(sequences.size()));
+      worker.end = to_int32(std::min(line.end, begin + line.chunk));
+      worker.sequences = to_int32(static_cast<int64_t>(line.sequences.size()));
       worker.index = to_int32(static_cast<int64_t>(index));
-      worker.unit = (worker.begin - first.line) / (first.cells + kUnitOverhead);
+      worker.unit = (worker.begin - first.line) / first.pitch;
       worker.settled = settled ? 1 : 0;
       worker.first = first;
     }
@@ -148,7 +179,8 @@ int32_t max_decode_rows(const AttentionPlanShape& shape) {
 GpuPlanLayout gpu_plan_layout(const AttentionPlanShape& shape) {
   const int32_t group = shape.heads / shape.kv_heads;
   GpuPlanLayout layout{};
-  layout.workers = shape.multiprocessors;
+  const int32_t clusters = shape.multiprocessors / kDecodeCluster;
+  layout.workers = clusters > 0 ? clusters * kDecodeCluster : shape.multiprocessors;
   if (!decode_only(shape.max_query_len, group)) {
     const int64_t fewest = std::max(2, kDecodeRows / group + 1);  // queries of a prefill
     layout.max_tiles = to_int32(shape.tokens / kPrefillTileRows +
@@ -201,18 +233,17 @@ Status plan_paged_attention(const TensorView& query_start, const TensorView& seq
 
   const GpuPlanLayout layout = gpu_plan_layout(shape);
   auto* words = plan.ptr<int32_t>();
-  std::vector<DecodeSequence> sequences;
-  const int64_t line = lay_out(lengths, shape, sequences);
-  if (line > kMaxLine) {
+  const Line line = lay_out(lengths, shape, layout.workers);
+  if (line.end > kMaxLine) {
     check.fail("the sequences have too many keys for one call; expected less than " +
                std::to_string(kMaxLine * kCellKeys) + " over all key/value heads");
     return check.status();
   }
   std::fill_n(words, layout.words, 0);
-  divide(sequences, line, layout.workers, settled, words + layout.workers_at);
-  if (!sequences.empty()) {
-    std::memcpy(words + layout.sequences_at, sequences.data(),
-                sequences.size() * sizeof(DecodeSequence));
+  divide(line, layout.workers, settled, words + layout.workers_at);
+  if (!line.sequences.empty()) {
+    std::memcpy(words + layout.sequences_at, line.sequences.data(),
+                line.sequences.size() * sizeof(DecodeSequence));
   }
   words[kTileCountAt] = cut_prefills(lengths, shape, words + layout.tiles_at);
   return {};

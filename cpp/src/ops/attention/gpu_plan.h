@@ -12,6 +12,14 @@
 // that a step takes the same time on all multiprocessors. A unit cut by borders is finished by the
 // last of its workers that arrives, from the partial results of all of them in their order.
 //
+// Teams. Few units of about the same length: each has `team` workers in a row to itself, 2, 4 or 8
+// that lie in one cluster of thread blocks and merge what they have there, without global memory.
+// Units are then farther apart on the line, their keys begin with a worker's stretch:
+//
+//     sequence 0, unit 0    | unit 1
+//    [cell|cell|cell|cell|..][cell|cell|cell|cell|..] ...      a pitch of team * chunk each
+//    |- worker 0 -|- worker 1 -|- worker 2 -|- ...
+//
 // Prefill. Tiles of kPrefillTileRows query rows, in the order of prefill_order.h.
 //
 // constexpr functions are called by kernels, too: what a worker does is said here and once.
@@ -32,7 +40,11 @@ inline constexpr int kCellKeys = 16;
 /// What a unit costs besides its keys, in cells.
 inline constexpr int kUnitOverhead = 1;
 /// Cells that are worth a worker of their own.
-inline constexpr int kMinChunk = 4;
+inline constexpr int kMinChunk = 8;
+/// Thread blocks of a cluster: the largest team, and what the number of workers is a multiple of.
+inline constexpr int kDecodeCluster = 8;
+/// Cells that a worker of a team may have whatever its share of the whole would be.
+inline constexpr int kTeamChunk = 16;
 
 static_assert(kMinChunk > kUnitOverhead, "a worker's first unit must have cells in it");
 
@@ -45,7 +57,7 @@ struct alignas(16) DecodeSequence {
   int32_t key_begin;  // the first key that any of its queries sees
   int32_t cells;      // from key_begin / kCellKeys on
   int32_t line;       // where its first unit begins
-  int32_t units;
+  int32_t pitch;      // from one of its units to the next
 };
 
 /// What a worker starts with, all in one place: nothing else must be read before the first keys.
@@ -57,7 +69,7 @@ struct alignas(16) DecodeWorker {
   int32_t index;      // of `first` among the sequences in decode
   int32_t unit;       // of `first`
   int32_t settled;    // 1: as plan_paged_attention's argument says
-  int32_t reserved;
+  int32_t team;       // workers of each unit; 1: no teams. The same in all workers
   DecodeSequence first;
 };
 
@@ -73,7 +85,7 @@ struct DecodePart {
 /// cell_end.
 constexpr DecodePart decode_part(const DecodeWorker& worker, const DecodeSequence& s,
                                  int32_t unit) {
-  const int32_t keys_begin = s.line + unit * (s.cells + kUnitOverhead) + kUnitOverhead;
+  const int32_t keys_begin = s.line + unit * s.pitch + kUnitOverhead;
   const int32_t keys_end = keys_begin + s.cells;
   const int32_t from = worker.begin > keys_begin ? worker.begin : keys_begin;
   const int32_t to = worker.end < keys_end ? worker.end : keys_end;
@@ -107,6 +119,9 @@ inline constexpr int64_t kTileCountAt = 0;
 
 /// Packs of rows that a key/value head's query rows make.
 constexpr int32_t packs_of(int32_t group) { return (group + kDecodeRows - 1) / kDecodeRows; }
+
+/// Units of each sequence in decode.
+constexpr int32_t units_of(int32_t kv_heads, int32_t group) { return kv_heads * packs_of(group); }
 
 constexpr bool is_decode(int64_t queries, int32_t group) {
   return queries == 1 || queries * group <= kDecodeRows;
