@@ -197,10 +197,12 @@ Status launch(RopeProblem p, int64_t tokens, const DeviceFacts& facts, cudaStrea
   const int heads = p.q_heads + p.kv_heads + p.v_heads;
   // Small blocks: many of them on a multiprocessor read while others write.
   const int side_by_side = std::max(1, 128 / p.units);
-  // Few tokens: more blocks with fewer heads each, until there are two for every multiprocessor.
-  const int64_t wanted = std::max<int64_t>(1, 2 * facts.multiprocessors / tokens);
-  const int most = std::max(1, (heads + 7) / 8);
-  p.splits = static_cast<int32_t>(std::min<int64_t>(wanted, most));
+  // Few tokens: more blocks with fewer heads each, until there are four for every multiprocessor.
+  // Many: no more heads a block than its threads have in flight at once.
+  const int64_t wanted = std::max<int64_t>(1, 4 * facts.multiprocessors / tokens);
+  const int64_t most = std::max(1, (heads + 7) / 8);
+  const int64_t fewest = (heads + 3 * side_by_side - 1) / (3 * side_by_side);
+  p.splits = static_cast<int32_t>(std::clamp(wanted, std::min(fewest, most), most));
   p.heads_a_block = (heads + p.splits - 1) / p.splits;
   p.splits = (heads + p.heads_a_block - 1) / p.heads_a_block;
   const int64_t blocks = tokens * p.splits;
