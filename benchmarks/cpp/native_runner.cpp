@@ -1,9 +1,10 @@
-// Serves the bundled model for benchmarks.e2e.native_runner, which measures it beside Python.
+// Serves a LLaVA for benchmarks.e2e.native_runner, which measures it beside Python.
 //
-//   mmcore_bench_native_runner FOLDER PICTURES
+//   mmcore_bench_native_runner FOLDER PICTURES [DEVICE [DTYPE]]
 //
 // Reads lines "<requests> <tokens>", runs so many requests of so many tokens, each with the next
-// 112 x 112 picture of the file PICTURES, and writes their tokens as one line of JSON.
+// picture of the file PICTURES, of the size that the model takes, and writes their tokens as one
+// line of JSON. A checkpoint without a tokenizer gets a prompt of token ids.
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -19,7 +20,7 @@ namespace {
 
 using namespace mmcore;
 
-constexpr int32_t kSide = 112;
+constexpr TokenId kTextTokens = 65;
 constexpr char kPrompt[] = "USER: <image>\nDescribe the image. ASSISTANT:";
 
 template <class T>
@@ -31,13 +32,31 @@ T value_or_exit(Result<T> result) {
   return std::move(result).value();
 }
 
+native::RunnerOptions options_of(const std::string& device, const std::string& dtype) {
+  native::RunnerOptions options;
+  options.device = device;
+  // Python's process is on the same GPU.
+  options.gpu_memory_utilization = 0.5;
+  for (const DType known : {DType::kFloat32, DType::kBFloat16, DType::kFloat16})
+    if (dtype == to_string(known)) options.dtype = known;
+  return options;
+}
+
 class Server {
  public:
-  Server(const std::string& folder, const std::string& pictures)
-      : runner_(value_or_exit(native::NativeRunner::load(folder, {.dtype = DType::kFloat32}))),
+  Server(const std::string& folder, const std::string& pictures,
+         const native::RunnerOptions& options)
+      : runner_(value_or_exit(native::NativeRunner::load(folder, options))),
         engine_(value_or_exit(Engine::create(runner_->engine_config(), runner_.get()))),
-        prompt_(value_or_exit(value_or_exit(native::Tokenizer::load(folder))->encode(kPrompt))),
-        pictures_(pictures, std::ios::binary) {}
+        pictures_(pictures, std::ios::binary) {
+    const auto tokenizer = native::Tokenizer::load(folder);
+    if (tokenizer.ok()) {
+      prompt_ = value_or_exit(tokenizer.value()->encode(kPrompt));
+      return;
+    }
+    for (TokenId id = 0; id < kTextTokens; ++id) prompt_.push_back(100 + id * 97 % 400);
+    prompt_[4] = runner_->model().image_token_id;
+  }
 
   void serve(int requests, int tokens) {
     std::vector<RequestId> ids;
@@ -60,9 +79,11 @@ class Server {
 
  private:
   RequestId submit(int tokens) {
-    std::vector<uint8_t> rgb(size_t{3} * kSide * kSide);
+    const int32_t width = runner_->preprocessor()->width(),
+                  height = runner_->preprocessor()->height();
+    std::vector<uint8_t> rgb(size_t{3} * static_cast<size_t>(width) * static_cast<size_t>(height));
     pictures_.read(reinterpret_cast<char*>(rgb.data()), static_cast<std::streamsize>(rgb.size()));
-    const native::ImageView images[] = {{rgb.data(), kSide, kSide}};
+    const native::ImageView images[] = {{rgb.data(), width, height}};
     Request request = value_or_exit(runner_->make_request(prompt_, images));
     request.sampling.temperature = 0;
     request.sampling.max_tokens = tokens;
@@ -79,8 +100,9 @@ class Server {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 3) return 2;
-  Server server(argv[1], argv[2]);
+  if (argc < 3 || argc > 5) return 2;
+  Server server(argv[1], argv[2],
+                options_of(argc > 3 ? argv[3] : "cpu", argc > 4 ? argv[4] : "float32"));
   int requests = 0, tokens = 0;
   while (std::scanf("%d %d", &requests, &tokens) == 2) server.serve(requests, tokens);
   return 0;

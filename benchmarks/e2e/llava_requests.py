@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-__all__ = ["SEVEN_B", "TEXT_TOKENS", "TINY", "Request", "Requests", "Shape", "write_checkpoint"]
+__all__ = [
+    "ONE_B",
+    "SEVEN_B",
+    "TEXT_TOKENS",
+    "TINY",
+    "Request",
+    "Requests",
+    "Shape",
+    "write_checkpoint",
+]
 
 TEXT_TOKENS = 65
 PATCH = 14
@@ -113,6 +122,20 @@ def _tiny() -> Shape:
     return Shape("a tiny LLaVA", config)
 
 
+def _one_b() -> Shape:
+    config = deepcopy(_CONFIG)
+    config["text_config"] |= {
+        "hidden_size": 2048,
+        "intermediate_size": 5632,
+        "num_hidden_layers": 22,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 2048,
+    }
+    return Shape("a LLaVA with TinyLlama-1.1B's decoder", config)
+
+
+ONE_B = _one_b()
 SEVEN_B = Shape("LLaVA-1.5-7B", _CONFIG)
 TINY = _tiny()
 

@@ -65,6 +65,15 @@ Result<std::unique_ptr<EngineService>> EngineService::start(const Options& optio
   runner_options.kv_cache_bytes = int64_t{options.kv_cache_mb} << 20;
   runner_options.max_model_len = options.max_model_len;
   runner_options.max_num_seqs = options.max_num_seqs;
+  runner_options.device = options.device;
+  if (options.dtype != "auto") {
+    for (const auto dtype :
+         {mmcore::DType::kFloat32, mmcore::DType::kBFloat16, mmcore::DType::kFloat16})
+      if (options.dtype == mmcore::to_string(dtype)) runner_options.dtype = dtype;
+    if (!runner_options.dtype)
+      return mmcore::Status::invalid_argument("--dtype is '" + options.dtype +
+                                              "', expected auto, float32, bfloat16 or float16");
+  }
   auto runner = mmcore::native::NativeRunner::load(options.model, runner_options);
   if (!runner.ok()) return runner.status();
   service->runner_ = std::move(runner).value();

@@ -17,7 +17,8 @@ struct Number {
 
 constexpr Number kNumbers[] = {
     {"--port", &Options::port, 0, 65535, "port to listen on; 0 takes a free one"},
-    {"--kv-cache-mb", &Options::kv_cache_mb, 1, 1 << 20, "memory for keys and values"},
+    {"--kv-cache-mb", &Options::kv_cache_mb, 0, 1 << 20,
+     "memory for keys and values; 0: 256 on a CPU, what is left on a GPU"},
     {"--max-model-len", &Options::max_model_len, 0, 1 << 30, "tokens of a prompt and its answer"},
     {"--max-num-seqs", &Options::max_num_seqs, 1, 1 << 16, "requests that run at once"},
     {"--max-requests", &Options::max_requests, 1, 1 << 20, "unfinished requests; then 429"},
@@ -29,7 +30,9 @@ constexpr Number kNumbers[] = {
 };
 
 void print_help() {
-  std::puts("mmcore_service --model FOLDER [--host ADDRESS] and, each with a whole number:");
+  std::puts(
+      "mmcore_service --model FOLDER [--host ADDRESS] [--device auto|cpu|cuda|cuda:N]\n"
+      "               [--dtype auto|float32|bfloat16|float16] and, each with a whole number:");
   for (const Number& number : kNumbers)
     std::printf("  %-18s %s (%d)\n", number.name, number.help, Options{}.*number.field);
 }
@@ -72,6 +75,10 @@ std::optional<Options> parse_options(int argc, char** argv, int& status) {
       out.model = argv[i + 1];
     } else if (name == "--host") {
       out.host = argv[i + 1];
+    } else if (name == "--device") {
+      out.device = argv[i + 1];
+    } else if (name == "--dtype") {
+      out.dtype = argv[i + 1];
     } else if (!read_number(name, argv[i + 1], out)) {
       return std::nullopt;
     }

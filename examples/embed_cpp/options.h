@@ -10,9 +10,11 @@ namespace service {
 struct Options {
   std::string model;
   std::string host = "127.0.0.1";
-  int port = 8000;  // 0: any free one
-  int32_t kv_cache_mb = 256;
-  int32_t max_model_len = 0;  // 0: the checkpoint's
+  int port = 8000;              // 0: any free one
+  std::string device = "auto";  // cpu, cuda, cuda:1 ...; auto: a GPU where there is one
+  std::string dtype = "auto";   // as the checkpoint says
+  int32_t kv_cache_mb = 0;      // 0: 256 on a CPU, what is left on a GPU
+  int32_t max_model_len = 0;    // 0: the checkpoint's
   int32_t max_num_seqs = 64;
   int32_t max_requests = 512;  // unfinished ones; more are answered with 429
   int32_t connections = 1024;  // more wait for a thread

@@ -48,8 +48,9 @@ T need(mmcore::Result<T> result) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 3) return 2;
+  if (argc < 3 || argc > 4) return 2;
   native::RunnerOptions options;
+  if (argc == 4) options.device = argv[3];
   options.dtype = mmcore::DType::kFloat32;
   options.kv_cache_bytes = 16 << 20;
   const std::shared_ptr<native::NativeRunner> runner =

@@ -3,7 +3,7 @@
 //
 //   mmcore_native_generate JOB.json > RESULT.json
 //
-// A job: {"checkpoint": folder, "dtype": "float32", "together": true, "kv_cache_bytes": n,
+// A job: {"checkpoint": folder, "device": "cpu", "dtype": "float32", "together": true, "kv_cache_bytes": n,
 // "max_num_batched_tokens": n, "prefix_caching": true, "requests": [{"tokens": [...], "images":
 // [{"file": raw RGB bytes, "width": w, "height": h}], "max_tokens": n, "temperature": t, "seed": n,
 // "logprobs": n, "prompt_logprobs": n, "repetition_penalty": p, "ignore_eos": true}]}.
@@ -96,6 +96,7 @@ void print(const Heard& heard) {
 
 int run(const Json& job) {
   mmcore::native::RunnerOptions options;
+  options.device = job["device"].is_string() ? job["device"].as_string() : "cpu";
   if (job["dtype"].is_string())
     options.dtype =
         job["dtype"].as_string() == "float32" ? mmcore::DType::kFloat32 : mmcore::DType::kBFloat16;

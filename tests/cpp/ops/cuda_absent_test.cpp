@@ -1,6 +1,7 @@
 // A build without CUDA refuses tensors on a GPU, op by op; nothing reads them.
 #include <gtest/gtest.h>
 
+#include "mmcore/gpu.h"
 #include "mmcore/ops.h"
 
 namespace mmcore::ops {
@@ -80,6 +81,24 @@ TEST(CudaAbsent, EveryOpRefusesTensorsOnAGpu) {
   const std::vector<TokenId> targets{1, 2};
   const std::vector<int32_t> num{0, 0};
   expect_refused(logprobs(x, targets, num, lists), "logprobs");
+}
+
+TEST(CudaAbsent, ThereIsNoGpuAndEverythingSaysSo) {
+  const Device first{DeviceType::kCuda, 0};
+  EXPECT_EQ(gpu::device_count(), 0);
+  int byte = 0;
+  for (const Status& status :
+       {gpu::properties(first).status(), gpu::Memory::on_device(first, 8).status(),
+        gpu::Memory::pinned(first, 8).status(), gpu::OwnedStream::make(first).status(),
+        gpu::OwnedStream().wait(), gpu::Event::make(first).status(), gpu::Event().record({}),
+        gpu::Event().wait(), gpu::Graph::capture(first, {}, [] { return Status(); }).status(),
+        gpu::Graph().launch({}), gpu::copy(first, &byte, &byte, 1, {}),
+        gpu::copy_rows(first, &byte, 1, &byte, 1, 1, 1, {}),
+        gpu::fill_zeros(first, &byte, 1, {})}) {
+    EXPECT_EQ(status.code(), StatusCode::kUnsupported);
+    EXPECT_NE(status.message().find("no CUDA kernels; use the device cpu"), std::string::npos)
+        << status.message();
+  }
 }
 
 }  // namespace

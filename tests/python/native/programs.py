@@ -1,4 +1,8 @@
-"""The programs of tests/cpp/native, which run the native library on files."""
+"""The programs of tests/cpp/native, which run the native library on files.
+
+MMCORE_NATIVE_BUILD names the build that they are taken from, MMCORE_NATIVE_DEVICE the device that
+models run on: with "cuda" and "cuda" the same tests hold for a GPU.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +43,7 @@ def run(name: str, *arguments: str | Path, stdin: bytes = b"") -> bytes:
 def run_job(name: str, folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     """Runs a program on a job file, which is written to `folder`."""
     path = folder / f"{name}.json"
+    job = {"device": os.environ.get("MMCORE_NATIVE_DEVICE", "cpu")} | job
     path.write_text(json.dumps(job), encoding="utf-8")
     result: dict[str, Any] = json.loads(run(name, path))
     return result
