@@ -144,7 +144,8 @@ Status Decoder::attend(const Layer& layer, size_t window, const StepTensors& ste
                                              .cos_sin = rope_.view(),
                                              .k_cache = layer.k_cache.view(),
                                              .v_cache = layer.v_cache.view(),
-                                             .slot_mapping = step.slots},
+                                             .slot_mapping = step.slots,
+                                             .keep_k = false},
                                             place_.stream));
   const TensorView attended = attended_.rows(0, T);
   MMCORE_RETURN_IF_ERROR(

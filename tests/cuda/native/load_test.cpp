@@ -42,13 +42,13 @@ TEST_F(NativeLoadGpu, TakesItsShareOfTheMemoryOrWhatSequencesCanUse) {
 
   const int64_t total = gpu::properties(kFirst).value().total_bytes;
   const double used = 1 - static_cast<double>(free_bytes()) / static_cast<double>(total);
-  // A hundredth more than is in use now.
+  // A twentieth more than is in use now; other processes may take some of it.
   const auto part = NativeRunner::load(
       bundled(),
-      {.dtype = {}, .max_num_seqs = 4096, .gpu_memory_utilization = std::min(1.0, used + 0.01)});
+      {.dtype = {}, .max_num_seqs = 4096, .gpu_memory_utilization = std::min(1.0, used + 0.05)});
   ASSERT_TRUE(part.ok()) << part.status().message();
   const int64_t bytes = part.value()->model().num_blocks * part.value()->model().kv_bytes_per_block;
-  EXPECT_LT(bytes, total / 100);
+  EXPECT_LT(bytes, total / 20);
 }
 
 TEST_F(NativeLoadGpu, RefusesDevicesThatDoNotExist) {
@@ -59,25 +59,25 @@ TEST_F(NativeLoadGpu, RefusesDevicesThatDoNotExist) {
 
 TEST_F(NativeLoadGpu, WhatDoesNotFitIsAStatusAndLeaksNothing) {
   const int64_t total = gpu::properties(kFirst).value().total_bytes;
-  const auto try_all = [&] {
-    expect_refused({.dtype = {}, .kv_cache_bytes = total, .device = "cuda"},
-                   StatusCode::kUnservable, {std::to_string(total).c_str(), "free", "lower it"});
-    expect_refused({.dtype = {}, .encoder_cache_rows = int64_t{1} << 38, .device = "cuda"},
-                   StatusCode::kUnservable, {"does not fit", "are free", "encoder_cache_rows"});
-    expect_refused({.dtype = {}, .device = "cuda", .gpu_memory_utilization = 1e-6},
-                   StatusCode::kUnservable, {"no memory is left", "gpu_memory_utilization"});
-    expect_refused({.dtype = {}, .kv_cache_bytes = 100, .device = "cuda"},
-                   StatusCode::kInvalidArgument, {"at least two blocks"});
-  };
-  // Once, so that whatever the driver keeps is there.
-  EXPECT_TRUE(NativeRunner::load(bundled(), {.dtype = {}, .kv_cache_bytes = 1 << 26}).ok());
-  try_all();
   const int64_t before = free_bytes();
-  for (int i = 0; i < 3; ++i) {
-    try_all();
-    EXPECT_TRUE(NativeRunner::load(bundled(), {.dtype = {}, .kv_cache_bytes = 1 << 26}).ok());
+  // Other processes may come and go on this GPU: what leaked would be more than they take.
+  constexpr int64_t kGiB = int64_t{1} << 30, kRows = kGiB / (192 * 2);
+  for (int i = 0; i < 8; ++i) {
+    expect_refused({.dtype = DType::kBFloat16,
+                    .kv_cache_bytes = total,
+                    .encoder_cache_rows = kRows,
+                    .device = "cuda"},
+                   StatusCode::kUnservable, {std::to_string(total).c_str(), "free", "lower it"});
+    EXPECT_TRUE(NativeRunner::load(bundled(), {.dtype = {}, .kv_cache_bytes = kGiB}).ok());
   }
-  EXPECT_GE(free_bytes(), before);
+  EXPECT_GE(free_bytes(), before - 6 * kGiB);
+
+  expect_refused({.dtype = {}, .encoder_cache_rows = int64_t{1} << 38, .device = "cuda"},
+                 StatusCode::kUnservable, {"does not fit", "are free", "encoder_cache_rows"});
+  expect_refused({.dtype = {}, .device = "cuda", .gpu_memory_utilization = 1e-6},
+                 StatusCode::kUnservable, {"no memory is left", "gpu_memory_utilization"});
+  expect_refused({.dtype = {}, .kv_cache_bytes = 100, .device = "cuda"},
+                 StatusCode::kInvalidArgument, {"at least two blocks"});
 }
 
 }  // namespace

@@ -153,8 +153,8 @@ std::vector<float> prompt_logprobs(NativeRunner& runner) {
   return heard;
 }
 
-// Of logprobs, on average.
-constexpr double kBFloat16Difference = 0.2, kFloat16Difference = 0.03;
+// Of logprobs, on average; 0.058 and 0.008 on an H100.
+constexpr double kBFloat16Difference = 0.12, kFloat16Difference = 0.016;
 
 double mean_difference(const std::vector<float>& a, const std::vector<float>& b) {
   double sum = 0;
