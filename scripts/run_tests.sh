@@ -3,7 +3,8 @@
 #
 #   run_tests.sh [cpp] [python] [-- PYTEST ARGUMENTS]
 #
-# PRESET names the CMake preset of the C++ tests (dev; asan and tsan take the sanitizers).
+# PRESET names the CMake preset of the C++ tests (dev; asan and tsan take the sanitizers). Without arguments for it pytest
+# runs as one process a core, at most four, which share the test files (MMCORE_TEST_CLAIMS); JOBS says how many.
 # Without GoogleTest it installs Debian's package where it may; elsewhere it says what to install,
 # runs the Python tests all the same and reports the C++ tests as NOT RUN.
 set -uo pipefail
@@ -62,11 +63,35 @@ run_cpp() {
 }
 
 run_python() {
-  heading "Python tests"
-  local log=$logs/pytest.log
-  python -m pytest -q "$@" 2>&1 | tee "$log"
-  local rc=${PIPESTATUS[0]}
-  summary+=("Python tests: $(tail -n 1 "$log" | sed 's/^=* *//; s/ *=*$//')")
+  local jobs=${JOBS:-$(nproc)} claims rc=0 i
+  [[ -n ${JOBS:-} || $jobs -le 4 ]] || jobs=4
+  [[ $# -eq 0 ]] || jobs=1
+  heading "Python tests ($jobs at once)"
+  if [[ $jobs -le 1 ]]; then
+    local log=$logs/pytest.log
+    python -m pytest -q "$@" 2>&1 | tee "$log"
+    rc=${PIPESTATUS[0]}
+    summary+=("Python tests: $(tail -n 1 "$log" | sed 's/^=* *//; s/ *=*$//')")
+    return "$rc"
+  fi
+  # Each takes a file of tests when it has done with one: the first in the foreground, the others' reports follow it.
+  claims=$(mktemp -d)
+  local pids=()
+  for ((i = 2; i <= jobs; ++i)); do
+    MMCORE_TEST_CLAIMS=$claims python -m pytest -q >"$logs/pytest-$i.log" 2>&1 &
+    pids+=($!)
+  done
+  MMCORE_TEST_CLAIMS=$claims python -m pytest -q 2>&1 | tee "$logs/pytest-1.log"
+  rc=${PIPESTATUS[0]}
+  for ((i = 2; i <= jobs; ++i)); do
+    wait "${pids[i - 2]}" || rc=$?
+    printf '\n==> Python tests, process %s\n' "$i"
+    cat "$logs/pytest-$i.log"
+  done
+  rm -rf "$claims"
+  for ((i = 1; i <= jobs; ++i)); do
+    summary+=("Python tests, process $i: $(tail -n 1 "$logs/pytest-$i.log" | sed 's/^=* *//; s/ *=*$//')")
+  done
   return "$rc"
 }
 

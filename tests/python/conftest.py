@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +43,42 @@ IMAGE_PROCESSOR: dict[str, Any] = {
     "image_std": [0.26862954, 0.26130258, 0.27577711],
 }
 IMAGE_TOKEN_ID = 512
+
+
+def _unclaimed(items: list[pytest.Item], claims: Path) -> Iterator[list[pytest.Item]]:
+    """Yield the tests of the files that no other process has taken, and take them."""
+    for file, group in groupby(items, lambda item: item.path):
+        tests = list(group)
+        try:
+            (claims / hashlib.sha256(str(file).encode()).hexdigest()).touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        yield tests
+
+
+def pytest_runtestloop(session: pytest.Session) -> object:
+    """Share the test files with other processes that were given the same MMCORE_TEST_CLAIMS.
+
+    That is an empty folder; scripts/run_tests.sh starts one process a core.
+    """
+    claims = os.environ.get("MMCORE_TEST_CLAIMS")
+    if claims is None or session.config.option.collectonly or session.testsfailed:
+        return None
+    groups = _unclaimed(session.items, Path(claims))
+    tests = next(groups, None)
+    while tests is not None:
+        upcoming: list[pytest.Item] | None = None
+        for item, following in zip(tests, [*tests[1:], None], strict=True):
+            if following is None:  # taken now: fixtures of the session go on into the next file
+                upcoming = next(groups, None)
+                following = upcoming[0] if upcoming else None
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if session.shouldfail:
+                raise session.Failed(session.shouldfail)
+            if session.shouldstop:
+                raise session.Interrupted(session.shouldstop)
+        tests = upcoming
+    return True
 
 
 def write_json(path: Path, content: object) -> None:
