@@ -8,10 +8,11 @@
 #   second core   the same under the address and undefined-behaviour sanitizers, then whole requests
 #                 through LLM on a tiny model; a third of the time each
 #
-# Before that, whatever the minutes, and left out by TSAN=0, MUTATIONS=0, MATRIX=0:
+# Before that, whatever the minutes, and left out by SANITIZERS=0, MUTATIONS=0, MATRIX=0:
 #
-#   the core's tests, the host's and the thread pool's under the thread sanitizer. Left out of that: a forked
-#   child (the sanitizer lets it start no threads) and the ops, whose only threads are the pool's;
+#   the core's tests, the host's (misuse through both APIs) and the native runner's under the address and
+#   undefined-behaviour sanitizers and then under the thread sanitizer, and the example service likewise, with
+#   200 clients and 1,000 that leave (scripts/check_sanitizers.sh says what is left out);
 #   the mutations of tests/mutations; the whole product of the equality matrix.
 #
 # SEED (1) is the first seed, REQUESTS (500) the requests of one simulated engine.
@@ -50,14 +51,8 @@ forever=1000000000000
 
 build dev mmcore_mmsim
 build asan mmcore_mmsim
-if [[ ${TSAN:-1} != 0 ]]; then
-  build tsan mmcore_core_tests mmcore_host_tests mmcore_ops_tests
-  tsan() { # tsan NAME PROGRAM FILTER
-    run "$1_tsan" env MMCORE_TEST_SEEDS=60 MMCORE_TEST_OPS=100000 "build/tsan/tests/cpp/$2" --gtest_brief=1 "--gtest_filter=$3"
-  }
-  tsan core mmcore_core_tests '*'
-  tsan host mmcore_host_tests '*'
-  tsan thread_pool mmcore_ops_tests 'ThreadPool*-*ForkedChild'
+if [[ ${SANITIZERS:-1} != 0 ]]; then
+  run sanitizers env MMCORE_TEST_SEEDS=60 MMCORE_TEST_OPS=100000 "LOAD=--rounds 1" scripts/check_sanitizers.sh asan tsan
 fi
 if [[ ${MUTATIONS:-1} != 0 ]]; then run mutations python scripts/check_mutations.py; fi
 if [[ ${MATRIX:-1} != 0 ]]; then
@@ -85,7 +80,7 @@ result=benchmarks/results/soak-$slug-$(date -u +%F)-${minutes}min.md
   echo "$("${CXX:-c++}" -dumpfullversion) (GCC), $(git describe --always --dirty 2>/dev/null || echo 'no commit')."
   echo
   if [[ -f $logs/failed ]]; then echo "FAILED: $(tr '\n' ' ' <"$logs/failed")"; else echo "Nothing was found."; fi
-  for name in core_tsan host_tsan thread_pool_tsan mutations matrix operations operations_asan simulation simulation_asan requests; do
+  for name in sanitizers mutations matrix operations operations_asan simulation simulation_asan requests; do
     [[ -f $logs/$name.txt ]] || continue
     printf '\n## %s\n\n```\n' "${name//_/, }"
     cat "$logs/$name.txt"

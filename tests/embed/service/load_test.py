@@ -34,12 +34,44 @@ def make_prompts(count: int) -> list[dict[str, Any]]:
     ]
 
 
+class Departures:
+    """Counts the clients that are done with the service: each of them has made room in it."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._count = 0
+
+    def add(self) -> None:
+        """Tell one who waits: there is room for one."""
+        with self._changed:
+            self._count += 1
+            self._changed.notify()
+
+    def count(self) -> int:
+        """Give how many there were."""
+        with self._changed:
+            return self._count
+
+    def wait_for_more_than(self, count: int) -> None:
+        """Wait until there were more; at most as long as Retry-After says, a second."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._count > count, timeout=1)
+
+
+departures = Departures()
+
+
 def ask(service: Service, body: dict[str, Any]) -> tuple[list[int], int]:
     """Ask until the service has room; give the tokens and how often it had none."""
     refused = 0
-    while (reply := service.post(body)).status == 429:
+    while True:
+        before = departures.count()
+        reply = service.post(body)
+        if reply.status != 429:
+            break
         refused += 1
-        time.sleep(0.05 * refused)  # what Retry-After asks for, in small
+        departures.wait_for_more_than(before)
+    departures.add()
     if reply.status != 200:
         raise RuntimeError(f"HTTP {reply.status}: {reply.body}")
     return reply.token_ids, refused
@@ -112,6 +144,7 @@ def disconnects(
             return "right" if ask(service, body)[0] == alone[prompt] else "WRONG"
         with contextlib.suppress(ConnectionError, http.client.HTTPException):
             leave(service, body, where, part)
+        departures.add()
         return where
 
     begin = time.monotonic()
@@ -121,15 +154,15 @@ def disconnects(
 
 
 def settle(service: Service) -> dict[str, float]:
-    """Wait until nothing runs any more, at most a minute; give the metrics of then."""
-    deadline = time.monotonic() + 60
-    while True:
+    """Wait until nothing runs any more; give the metrics of then.
+
+    A bounded retry on that condition: the service has no event for it.
+    """
+    for _ in range(100_000):
         metrics = service.metrics()
         if metrics["requests_running"] + metrics["requests_waiting"] == 0:
             return metrics
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"requests are left after a minute: {metrics}")
-        time.sleep(0.02)
+    raise RuntimeError(f"requests are left: {metrics}")
 
 
 def main() -> int:
