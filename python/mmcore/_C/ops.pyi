@@ -121,6 +121,7 @@ def plan_paged_attention(
     window: typing.SupportsInt | typing.SupportsIndex,
     causal: bool,
     multiprocessors: typing.SupportsInt | typing.SupportsIndex,
+    settled: bool = False,
 ) -> None: ...
 def rms_norm(
     x: typing.Any,
