@@ -236,24 +236,24 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
       float s[S::kKeys / 2];
       uint32_t weights[S::kKeys / 16][4];
       const auto issue_scores = [&](int stage) {
-        const uint32_t keys = keys_at + static_cast<uint32_t>(stage * S::kKeyBytes);
+        const hopper::Operand queries(my_queries);
+        const hopper::Operand keys(keys_at + static_cast<uint32_t>(stage * S::kKeyBytes));
         hopper::begin_products();
 #pragma unroll
         for (int d = 0; d < S::kSteps; ++d) {
           const uint32_t column = (d & 3) * 32;  // bytes within a panel
-          hopper::multiply_shared<T>(
-              s, hopper::operand(my_queries + (d >> 2) * kQueryPanel + column),
-              hopper::operand(keys + (d >> 2) * S::kKeyPanel + column), d > 0);
+          hopper::multiply_shared<T>(s, queries.at((d >> 2) * kQueryPanel + column),
+                                     keys.at((d >> 2) * S::kKeyPanel + column), d > 0);
         }
         hopper::commit_products();
       };
       const auto issue_values = [&](int stage) {
-        const uint32_t values = values_at + static_cast<uint32_t>(stage * S::kKeyBytes);
+        const hopper::Operand values(values_at + static_cast<uint32_t>(stage * S::kKeyBytes),
+                                     S::kKeyPanel);
         hopper::begin_products();
 #pragma unroll
         for (int j = 0; j < S::kKeys / 16; ++j) {
-          hopper::multiply_registers<T>(o, weights[j],
-                                        hopper::operand(values + j * 16 * 128, S::kKeyPanel));
+          hopper::multiply_registers<T>(o, weights[j], values.at(j * 16 * 128));
         }
         hopper::commit_products();
       };

@@ -9,14 +9,23 @@
 
 namespace mmcore::cuda::hopper {
 
-/// Describes an operand: rows of 128 bytes in shared memory, 16-byte pieces exchanged within groups
-/// of 8 rows (as a bulk copy with a 128-byte swizzle leaves them), 1024 bytes from one group to the
-/// next. `address` may point 32, 64 or 96 bytes into them. `panel` is the distance to the next 64
-/// columns where those are not what is summed over.
-__device__ __forceinline__ uint64_t operand(uint32_t address, uint32_t panel = 16) {
-  return static_cast<uint64_t>((address & 0x3ffff) >> 4) | static_cast<uint64_t>(panel >> 4) << 16 |
-         uint64_t{1024 >> 4} << 32 | uint64_t{1} << 62;
-}
+/// An operand in shared memory: rows of 128 bytes, 16-byte pieces exchanged within groups of 8 rows
+/// (as a bulk copy with a 128-byte swizzle leaves them), 1024 bytes from one group to the next.
+/// `address` may point 32, 64 or 96 bytes into them. `panel` is the distance to the next 64 columns
+/// where those are not what is summed over.
+struct Operand {
+  // The upper half is the same for all: the processor adds in halves, and waits in between.
+  uint32_t low;
+
+  /// Whole warps come with one address. The reduction, of equal values, lets the compiler know:
+  /// sums with it are then made beside a warp's own instructions, where products want them.
+  __device__ __forceinline__ explicit Operand(uint32_t address, uint32_t panel = 16)
+      : low(__reduce_or_sync(0xffffffffu, (address & 0x3ffff) >> 4 | (panel >> 4) << 16)) {}
+  /// Its description, `bytes` (a multiple of 16) further on.
+  __device__ __forceinline__ uint64_t at(uint32_t bytes) const {
+    return uint64_t{1024 >> 4 | 1u << 30} << 32 | (low + (bytes >> 4));
+  }
+};
 
 /// Before the first product, and after registers that products use have been written.
 __device__ __forceinline__ void begin_products() {

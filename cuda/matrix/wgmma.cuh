@@ -170,8 +170,8 @@ __device__ __forceinline__ void consume(const Stages<C>& stages, const WgmmaPara
     int previous = 0;
     for (int i = 0; i < steps; ++i) {
       barrier_wait(stages.full(ring.stage), ring.parity);
-      const uint64_t w = operand(stages.weights(ring.stage) + first_feature * 128);
-      const uint64_t x = operand(stages.tokens(ring.stage));
+      const Operand w(stages.weights(ring.stage) + first_feature * 128);
+      const Operand x(stages.tokens(ring.stage));
 #pragma unroll
       for (int a = 0; a < C::kAtoms; ++a) hold(acc[a]);
       begin_products();
@@ -179,7 +179,7 @@ __device__ __forceinline__ void consume(const Stages<C>& stages, const WgmmaPara
       for (int step = 0; step < C::kK / 16; ++step) {  // 32 bytes each
 #pragma unroll
         for (int a = 0; a < C::kAtoms; ++a) {
-          multiply_shared<typename C::T>(acc[a], w + step * 2 + a * (64 * 128 >> 4), x + step * 2,
+          multiply_shared<typename C::T>(acc[a], w.at(step * 32 + a * 64 * 128), x.at(step * 32),
                                          i + step > 0);
         }
       }
