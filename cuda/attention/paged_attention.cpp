@@ -81,7 +81,8 @@ Status paged_attention(const PagedAttentionArgs& args, Stream stream) {
   return gpu::launch_prefill(problem,
                              {.tiles = words + layout.tiles_at,
                               .count = words + kTileCountAt,
-                              .max_tiles = layout.max_tiles},
+                              .max_tiles = layout.max_tiles,
+                              .query_rows = args.q.size(0)},
                              gpu::stream_of(stream));
 }
 

@@ -46,6 +46,7 @@ PrefillParams prefill_params(const ops::AttentionProblem& p) {
           .tiles = nullptr,
           .count = nullptr,
           .max_tiles = 0,
+          .query_rows = 0,
           .key_rows = 0,
           .score = score_scale(p),
           .vector_q = rows(p.q, p.q_row_stride, p.q_head_stride),
@@ -72,7 +73,7 @@ Status launch_attention(const char* op, const PrefillParams& a, cudaStream_t str
   const auto launch = [&]<int D>() {
     if (e4m3) return launch_prefill_e4m3<D>(op, a, stream);
     const DeviceFacts& f = *facts.value();
-    if (f.capability == 90 && a.vector_q && key_maps_possible(a)) {
+    if (f.capability == 90 && attention_maps_possible(a)) {
       return launch_prefill_wgmma<D>(op, a, f, stream);
     }
     return launch_prefill_mma<D>(op, a, stream);
@@ -104,6 +105,7 @@ Status launch_prefill(const ops::AttentionProblem& problem, const PrefillWork& w
   params.tiles = work.tiles;
   params.count = work.count;
   params.max_tiles = work.max_tiles;
+  params.query_rows = work.query_rows;
   return launch_attention("paged_attention", params, stream);
 }
 

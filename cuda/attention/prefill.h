@@ -19,6 +19,7 @@ struct PrefillWork {
   const int32_t* tiles;  // device int32 [max_tiles, 2]: sequence, first query row within it
   const int32_t* count;  // device int32 [1]: how many there are; a value above max_tiles is cut
   int32_t max_tiles;     // of which the grid is made
+  int64_t query_rows;    // of q, those of all sequences
 };
 
 /// Writes the rows of `out` that the tiles cover. Pointers in `problem` are device pointers:

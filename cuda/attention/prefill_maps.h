@@ -1,4 +1,4 @@
-// Keys and values as the bulk tensor copy engine sees them.
+// Queries, keys and values as the bulk tensor copy engine sees them.
 #pragma once
 
 #include <cuda.h>
@@ -11,21 +11,23 @@
 namespace mmcore::cuda {
 
 /// Dimensions: element, head, row (within its block), block. A box holds 64 elements of box_rows
-/// rows of one head. Elements past the head dim read as zeros.
-struct KeyMaps {
+/// rows of one head, of q those of a tile. Elements past the head dim read as zeros.
+struct AttentionMaps {
+  CUtensorMap q;
   CUtensorMap k;
   CUtensorMap v;
   int32_t box_rows;
 };
 
-/// True when k and v can be described: 16-byte rows, and blocks of at least 8 rows, which keeps
+/// True when q, k and v can be described: 16-byte rows, and blocks of at least 8 rows, which keeps
 /// boxes on whole groups of swizzled rows.
-bool key_maps_possible(const PrefillParams& params);
+bool attention_maps_possible(const PrefillParams& params);
 
-/// Of at most `rows` rows a box, a power of two.
-Status key_maps(const char* op, const PrefillParams& params, int32_t rows, KeyMaps& maps);
+/// Of at most `rows` rows of keys a box, a power of two.
+Status attention_maps(const char* op, const PrefillParams& params, int32_t rows,
+                      AttentionMaps& maps);
 
-/// q, k and v of one 16-bit dtype, 16-byte rows and key_maps_possible(); compute capability 9.0.
+/// q, k and v of one 16-bit dtype, attention_maps_possible(); compute capability 9.0.
 template <int D>
 Status launch_prefill_wgmma(const char* op, const PrefillParams& params, const DeviceFacts& facts,
                             cudaStream_t stream);

@@ -25,7 +25,8 @@ struct PrefillParams {
   const int32_t* tiles;  // [max_tiles, 2]: sequence, first row; null: found from query_start
   const int32_t* count;  // [1], where there are tiles
   int32_t max_tiles;
-  int64_t key_rows;  // rows of contiguous k and v; 0 where they are paged
+  int64_t query_rows;  // rows of q
+  int64_t key_rows;    // rows of contiguous k and v; 0 where they are paged
   ScoreScale score;
   bool vector_q;   // every row and head begins at a multiple of 16 bytes
   bool vector_kv;  // likewise, or of 8 bytes where they are e4m3

@@ -2,7 +2,7 @@
 // and take turns, so that one computes a softmax while the other's products run; within a group,
 // scores of the next keys and sums over values run during the softmax of the keys between. A third
 // group loads: a warp keys and one values, through tensor maps whose boxes are runs of rows on one
-// page; two warps queries. Blocks stay and go from tile to tile.
+// page; one queries. Blocks stay and go from tile to tile.
 #pragma once
 
 #include <cuda.h>
@@ -36,13 +36,14 @@ struct Shape {
   static constexpr int kKeys = D > 128 ? 64 : 128;
   static constexpr int kPanels = (D + kPanelColumns - 1) / kPanelColumns;
   static constexpr int kSteps = (D + 15) / 16;
-  static constexpr int kStages = D > 64 ? (kVariant & 4 ? 3 : 2) : 4;
+  static constexpr int kKeyStages = D > 64 ? (kVariant & 12 ? 3 : 2) : 4;
+  static constexpr int kValueStages = D > 64 ? (kVariant & 4 ? 3 : 2) : 4;
   static constexpr int kQueryStages = D > 128 || kVariant & 4 ? 1 : 2;
   static constexpr int kKeyPanel = kKeys * 128;
   static constexpr int kQueryBytes = kPanels * kQueryPanel;
   static constexpr int kKeyBytes = kPanels * kKeyPanel;
   static constexpr int kSharedBytes =
-      kQueryStages * kQueryBytes + 2 * kStages * kKeyBytes + 1024;  // to align
+      kQueryStages * kQueryBytes + (kKeyStages + kValueStages) * kKeyBytes + 1024;  // to align
 };
 
 /// What the loaders say of a tile besides its queries. sequence -1: there are no more.
@@ -53,11 +54,11 @@ struct TileNote {
 };
 
 /// Barriers at fixed places; "full" ones count loads, "free" ones warps that have read.
-template <int kStages, int kQueryStages>
+template <int kKeyStages, int kValueStages, int kQueryStages>
 struct Barriers {
   uint64_t query_full[kQueryStages], query_free[kQueryStages];
-  uint64_t keys_full[kStages], keys_free[kStages];
-  uint64_t values_full[kStages], values_free[kStages];
+  uint64_t keys_full[kKeyStages], keys_free[kKeyStages];
+  uint64_t values_full[kValueStages], values_free[kValueStages];
 };
 
 using hopper::Ring;
@@ -67,7 +68,7 @@ __device__ __forceinline__ uint32_t address(const void* shared) {
 }
 
 template <class S>
-using BarriersOf = Barriers<S::kStages, S::kQueryStages>;
+using BarriersOf = Barriers<S::kKeyStages, S::kValueStages, S::kQueryStages>;
 
 /// The tiles of key rows that a tile of queries sees: [begin, end).
 template <int kKeys>
@@ -94,7 +95,7 @@ __device__ __forceinline__ void for_each_tile(const PrefillParams& a, F&& f) {
 }
 
 /// One warp: boxes of keys, or of values, the last of a tile's first.
-template <int D, class S>
+template <int D, class S, int kStages>
 __device__ __forceinline__ void load_rows(const PrefillParams& a, const CUtensorMap& map,
                                           int32_t box_rows, uint32_t stages, uint64_t* full,
                                           uint64_t* free) {
@@ -103,7 +104,7 @@ __device__ __forceinline__ void load_rows(const PrefillParams& a, const CUtensor
   const uint32_t to = stages + static_cast<uint32_t>(panel * S::kKeyPanel + box * box_rows * 128);
   const ops::AttentionProblem& p = a.p;
   const bool paged = p.block_tables != nullptr;
-  Ring<S::kStages> ring;
+  Ring<kStages> ring;
   for_each_tile(a, [&](const QueryTile& tile, int32_t head) {
     const int32_t kv_head = head / (p.heads / p.kv_heads);
     const KeySpan span = key_tiles<S::kKeys>(a, tile);
@@ -137,41 +138,39 @@ __device__ __forceinline__ void load_rows(const PrefillParams& a, const CUtensor
   });
 }
 
-/// Threads that load queries: two warps.
-inline constexpr int kQueryLoaders = 64;
-
-/// Two warps: the queries of tile after tile, in the layout of the bulk copies, and their notes.
-template <int D, class T, class S>
-__device__ __forceinline__ void load_queries(const PrefillParams& a, uint32_t queries_at,
-                                             TileNote* notes, BarriersOf<S>& barriers) {
-  constexpr int kPieces = S::kSteps * 2;
-  const int thread = static_cast<int>(threadIdx.x) % kGroup - 64;
-  const ops::AttentionProblem& p = a.p;
+/// One warp: the queries of tile after tile, and their notes. Rows past a sequence's last are those
+/// of the next, or zeros: what becomes of them is not stored.
+template <class S>
+__device__ __forceinline__ void load_queries(const PrefillParams& a, const CUtensorMap& map,
+                                             uint32_t queries_at, TileNote* notes,
+                                             BarriersOf<S>& barriers) {
+  const bool leads = (threadIdx.x & 31) == 0;
   Ring<S::kQueryStages> ring;
-  for_each_tile(a, [&](const QueryTile& tile, int32_t head) {
-    const int32_t first_row = p.query_start[tile.sequence] + tile.first, rows = tile.rows();
-    const T* q = static_cast<const T*>(p.q) + first_row * p.q_row_stride + head * p.q_head_stride;
-    const uint32_t to = queries_at + static_cast<uint32_t>(ring.stage * S::kQueryBytes);
+  const auto await_free = [&] {
     hopper::barrier_wait(address(&barriers.query_free[ring.stage]), ring.parity ^ 1);
-    if (thread == 0) notes[ring.stage] = {tile, head, first_row};
-    for (int i = thread; i < kPrefillTileRows * kPieces; i += kQueryLoaders) {
-      const int row = i / kPieces, piece = i % kPieces;
-      const bool there = row < rows && piece < D / 8;
-      const T* from = there ? q + row * p.q_row_stride + 8 * piece : q;
-      const uint32_t at = to + static_cast<uint32_t>((piece >> 3) * kQueryPanel + row * 128 +
-                                                     (((piece & 7) ^ (row & 7)) << 4));
-      asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from),
-                   "r"(there ? 16 : 0)
-                   : "memory");
+  };
+  for_each_tile(a, [&](const QueryTile& tile, int32_t head) {
+    const int32_t first_row = a.p.query_start[tile.sequence] + tile.first;
+    const uint32_t full = address(&barriers.query_full[ring.stage]);
+    if (leads) {
+      await_free();
+      notes[ring.stage] = {tile, head, first_row};
+      hopper::barrier_expect(full, S::kQueryBytes);
+#pragma unroll
+      for (int panel = 0; panel < S::kPanels; ++panel) {
+        hopper::copy_box(
+            queries_at + static_cast<uint32_t>(ring.stage * S::kQueryBytes + panel * kQueryPanel),
+            map, full, panel * kPanelColumns, head, first_row, 0);
+      }
     }
-    asm volatile("cp.async.wait_all;" ::: "memory");
-    hopper::fence_async();
-    hopper::barrier_arrive(address(&barriers.query_full[ring.stage]));
+    __syncwarp();
     ring.next();
   });
-  hopper::barrier_wait(address(&barriers.query_free[ring.stage]), ring.parity ^ 1);
-  if (thread == 0) notes[ring.stage].tile.sequence = -1;
-  hopper::barrier_arrive(address(&barriers.query_full[ring.stage]));
+  if (leads) {
+    await_free();
+    notes[ring.stage].tile.sequence = -1;
+    hopper::barrier_arrive(address(&barriers.query_full[ring.stage]));
+  }
 }
 
 /// Zeroes the rows of a stage of values that no key belongs to: what memory holds there may be NaN,
@@ -214,7 +213,8 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
   const auto release = [&](uint64_t& barrier) {
     if (lane == 0) hopper::barrier_arrive(address(&barrier));
   };
-  Ring<S::kStages> ring;  // of the scores
+  Ring<S::kKeyStages> ring;
+  Ring<S::kValueStages> value_ring;
   for (Ring<S::kQueryStages> query_ring;; query_ring.next()) {
     hopper::barrier_wait(address(&barriers.query_full[query_ring.stage]), query_ring.parity);
     const TileNote now = notes[query_ring.stage];
@@ -281,7 +281,6 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
       release(barriers.keys_free[ring.stage]);
       to_weights(t, factor);
       pack_weights();
-      Ring<S::kStages> value_ring = ring;
       if (tile.keys - t * S::kKeys < S::kKeys) {
         hopper::barrier_wait(address(&barriers.values_full[value_ring.stage]), value_ring.parity);
         clear_values<S>(values_at + static_cast<uint32_t>(value_ring.stage * S::kKeyBytes),
@@ -309,7 +308,7 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
         release(barriers.values_free[value_ring.stage]);
         if (rescale) rescale_rows(o, factor);
         pack_weights();
-        value_ring = ring;
+        value_ring.next();
       }
       hopper::barrier_arrive(address(&barriers.query_free[query_ring.stage]));
       hopper::barrier_wait(address(&barriers.values_full[value_ring.stage]), value_ring.parity);
@@ -318,6 +317,7 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
       hopper::hold(o);
       release(barriers.values_free[value_ring.stage]);
       ring.next();
+      value_ring.next();
     } else {
       hopper::barrier_arrive(address(&barriers.query_free[query_ring.stage]));
     }
@@ -336,7 +336,7 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
 
 template <int D, class T, int kVariant>
 __global__ void __launch_bounds__(kThreads, 1)
-    prefill(const __grid_constant__ PrefillParams a, const __grid_constant__ KeyMaps maps) {
+    prefill(const __grid_constant__ PrefillParams a, const __grid_constant__ AttentionMaps maps) {
 #if defined(MMCORE_HOPPER)
   using S = Shape<D, kVariant>;
   extern __shared__ uint8_t shared[];
@@ -344,19 +344,21 @@ __global__ void __launch_bounds__(kThreads, 1)
   __shared__ TileNote notes[S::kQueryStages];
   const uint32_t queries_at = (address(shared) + 1023) / 1024 * 1024;
   const uint32_t keys_at = queries_at + S::kQueryStages * S::kQueryBytes;
-  const uint32_t values_at = keys_at + S::kStages * S::kKeyBytes;
+  const uint32_t values_at = keys_at + S::kKeyStages * S::kKeyBytes;
   if (threadIdx.x == 0) {
     constexpr uint32_t kReadingWarps = 8;
-    // Queries and note are written and read by ordinary instructions: every thread arrives for its
-    // own. A warp's arrival for all of its lanes is as good, but no race checker can tell.
     for (int i = 0; i < S::kQueryStages; ++i) {
-      hopper::barrier_init(address(&barriers.query_full[i]), kQueryLoaders);
+      hopper::barrier_init(address(&barriers.query_full[i]), 1);
+      // The note is read by ordinary instructions: every thread arrives for itself. A warp's
+      // arrival for all of its lanes is as good, but no race checker can tell.
       hopper::barrier_init(address(&barriers.query_free[i]), 2 * kGroup);
     }
-    for (int i = 0; i < S::kStages; ++i) {
+    for (int i = 0; i < S::kKeyStages; ++i) {
       hopper::barrier_init(address(&barriers.keys_full[i]), 1);
-      hopper::barrier_init(address(&barriers.values_full[i]), 1);
       hopper::barrier_init(address(&barriers.keys_free[i]), kReadingWarps);
+    }
+    for (int i = 0; i < S::kValueStages; ++i) {
+      hopper::barrier_init(address(&barriers.values_full[i]), 1);
       hopper::barrier_init(address(&barriers.values_free[i]), kReadingWarps);
     }
     hopper::barrier_init_fence();
@@ -365,13 +367,15 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int group = static_cast<int>(threadIdx.x) / kGroup;
   if (group == 0) {
     hopper::give_registers<kLoadRegisters>();
-    if (threadIdx.x < 32) {
-      load_rows<D, S>(a, maps.k, maps.box_rows, keys_at, barriers.keys_full, barriers.keys_free);
-    } else if (threadIdx.x < 64) {
-      load_rows<D, S>(a, maps.v, maps.box_rows, values_at, barriers.values_full,
-                      barriers.values_free);
-    } else {
-      load_queries<D, T, S>(a, queries_at, notes, barriers);
+    const int warp = static_cast<int>(threadIdx.x) / 32;
+    if (warp == 0) {
+      load_rows<D, S, S::kKeyStages>(a, maps.k, maps.box_rows, keys_at, barriers.keys_full,
+                                     barriers.keys_free);
+    } else if (warp == 1) {
+      load_rows<D, S, S::kValueStages>(a, maps.v, maps.box_rows, values_at, barriers.values_full,
+                                       barriers.values_free);
+    } else if (warp == 2) {
+      load_queries<S>(a, maps.q, queries_at, notes, barriers);
     }
   } else {
     hopper::take_registers<kMultiplyRegisters>();
@@ -386,8 +390,8 @@ template <int D, class T, int kVariant>
 Status launch(const char* op, const PrefillParams& a, const DeviceFacts& facts,
               cudaStream_t stream) {
   using S = Shape<D, kVariant>;
-  KeyMaps maps;
-  MMCORE_RETURN_IF_ERROR(key_maps(op, a, S::kKeys, maps));
+  AttentionMaps maps;
+  MMCORE_RETURN_IF_ERROR(attention_maps(op, a, S::kKeys, maps));
   MMCORE_RETURN_IF_ERROR(allow_shared(op, prefill<D, T, kVariant>, S::kSharedBytes));
   const auto blocks = std::min<int64_t>(int64_t{a.max_tiles} * a.p.heads, facts.multiprocessors);
   prefill<D, T, kVariant>
@@ -410,10 +414,18 @@ Status launch_prefill_wgmma(const char* op, const PrefillParams& a, const Device
                             cudaStream_t stream) {
   if (a.p.dtype == DType::kBFloat16) {
     if constexpr (D == 64 || D == 128) {
-      if (wgmma::variant() == 1) return wgmma::launch<D, __nv_bfloat16, 1>(op, a, facts, stream);
-      constexpr int kOther = D == 64 ? 3 : 4;
-      if (wgmma::variant() == kOther) {
-        return wgmma::launch<D, __nv_bfloat16, kOther>(op, a, facts, stream);
+      const auto run = [&]<int kVariant>() {
+        return wgmma::launch<D, __nv_bfloat16, kVariant>(op, a, facts, stream);
+      };
+      if constexpr (D == 64) {
+        if (wgmma::variant() == 1) return run.template operator()<1>();
+        if (wgmma::variant() == 2) return run.template operator()<2>();
+        if (wgmma::variant() == 3) return run.template operator()<3>();
+      } else {
+        if (wgmma::variant() == 4) return run.template operator()<4>();
+        if (wgmma::variant() == 5) return run.template operator()<5>();
+        if (wgmma::variant() == 8) return run.template operator()<8>();
+        if (wgmma::variant() == 9) return run.template operator()<9>();
       }
     }
     return wgmma::launch<D, __nv_bfloat16, 0>(op, a, facts, stream);

@@ -26,6 +26,7 @@ Status varlen_attention(const VarlenAttentionArgs& args, Stream stream) {
   const DeviceGuard guard(args.q.device);
   PrefillParams params = prefill_params(varlen_problem(args));
   params.max_tiles = static_cast<int32_t>(tiles);
+  params.query_rows = rows;
   params.key_rows = args.k.size(0);
   return launch_attention(kOp, params, stream_of(stream));
 }

@@ -31,7 +31,7 @@ class PrefillTest : public GpuTest {
     const DeviceTensor tiles_dev = DeviceTensor::from(tiles, {count + 3, 2});
     const DeviceTensor count_dev = DeviceTensor::from(std::vector<int32_t>{count}, {1});
     const PrefillWork work{tiles_dev.view().ptr<int32_t>(), count_dev.view().ptr<int32_t>(),
-                           count + 3};
+                           count + 3, batch.q_view().size(0)};
     const Status status = launch(batch.problem(), work, nullptr);
     EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
     return status;
@@ -234,11 +234,12 @@ TEST_F(PrefillTest, NothingToDo) {
   s.queries = {5};
   s.keys = {5};
   const AttentionBatch batch(s, 1);
-  EXPECT_TRUE(launch_prefill(batch.problem(), {nullptr, nullptr, 0}, nullptr).ok());
+  EXPECT_TRUE(launch_prefill(batch.problem(), {nullptr, nullptr, 0, 5}, nullptr).ok());
   const DeviceTensor tiles = DeviceTensor::from(std::vector<int32_t>{0, 0}, {1, 2});
   const DeviceTensor none = DeviceTensor::from(std::vector<int32_t>{0}, {1});
   EXPECT_TRUE(launch_prefill(batch.problem(),
-                             {tiles.view().ptr<int32_t>(), none.view().ptr<int32_t>(), 1}, nullptr)
+                             {tiles.view().ptr<int32_t>(), none.view().ptr<int32_t>(), 1, 5},
+                             nullptr)
                   .ok());
   for (const float value : batch.result()) ASSERT_TRUE(std::isnan(value));
 }
