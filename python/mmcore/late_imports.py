@@ -1,4 +1,4 @@
-"""Keeps transformers from importing scikit-learn and SciPy before they are used.
+"""Keeps the import of transformers short: no scikit-learn or SciPy before they are used.
 
 Some of its modules import one function each, for assisted generation and for training detectors,
 with a thousand modules behind it. While such a module is being imported it finds a stand-in, whose
@@ -11,19 +11,16 @@ import importlib
 import importlib.abc
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-__all__ = ["import_late"]
+from mmcore.distributions import quick_distributions
 
-# The beginnings of modules' names, and what these modules import: a module, and a function of it.
-_LATE: Mapping[str, tuple[str, str]] = {
-    "transformers.generation.candidate_generator": ("sklearn.metrics", "roc_curve"),
-    "transformers.loss.loss_": ("scipy.optimize", "linear_sum_assignment"),
-}
+__all__ = ["import_late"]
 
 
 def import_late() -> None:
@@ -33,32 +30,31 @@ def import_late() -> None:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds those modules, with a loader that puts stand-ins in place."""
+    """Finds those modules, with a loader that has something in place while they are imported."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        for beginning, late in _LATE.items():
+        for beginning, meanwhile in _MEANWHILE.items():
             if fullname.startswith(beginning):
                 spec = PathFinder.find_spec(fullname, path, target)
                 if spec is not None and spec.loader is not None:
-                    spec.loader = _Loader(spec.loader, *late)
+                    spec.loader = _Loader(spec.loader, meanwhile)
                 return spec
         return None
 
 
 class _Loader(importlib.abc.Loader):
-    def __init__(self, loader: Any, imported: str, function: str) -> None:
+    def __init__(self, loader: Any, meanwhile: Callable[[], AbstractContextManager[None]]) -> None:
         self._loader = loader
-        self._imported = imported
-        self._function = function
+        self._meanwhile = meanwhile
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         module: ModuleType | None = self._loader.create_module(spec)
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        with _stand_in(self._imported, self._function):
+        with self._meanwhile():
             self._loader.exec_module(module)
 
     def __getattr__(self, name: str) -> Any:  # get_source() and the like
@@ -91,3 +87,13 @@ def _stand_in(name: str, function: str) -> Iterator[None]:
         for place, module in places.items():
             if sys.modules.get(place) is module:
                 del sys.modules[place]
+
+
+# The beginnings of modules' names, and what holds while they are imported.
+_MEANWHILE: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
+    "transformers.generation.candidate_generator": partial(
+        _stand_in, "sklearn.metrics", "roc_curve"
+    ),
+    "transformers.loss.loss_": partial(_stand_in, "scipy.optimize", "linear_sum_assignment"),
+    "transformers.utils.import_utils": quick_distributions,
+}

@@ -300,7 +300,11 @@ class LLM:
 
         try:
             with PromptsAhead(engine, prompts, params, at_once=timeout is not None) as waiting:
-                for output in self._finish(lambda: waiting.submit(add), len(prompts), use_tqdm):
+                more = waiting.submit(add)
+                count = len(prompts) - len(refused)
+                for output in self._finish(
+                    count, use_tqdm, (lambda: waiting.submit(add)) if more else None
+                ):
                     # An earlier call that was interrupted may have left the outputs of its aborts.
                     if output.request_id in places:
                         outputs[places[output.request_id]] = output
@@ -318,16 +322,15 @@ class LLM:
         return finished
 
     def _finish(
-        self, submit: Callable[[], bool], num_requests: int, use_tqdm: bool
+        self, num_requests: int, use_tqdm: bool, submit: Callable[[], bool] | None
     ) -> list[RequestOutput]:
-        """Run until `submit`, which is called before each step, has no more and nothing is left."""
-        more = submit()
+        """Run until nothing is left; `submit` is called between steps as long as it has more."""
         progress: Any = None
         if use_tqdm and num_requests:
             progress = _progress_bar(num_requests)
         outputs = []
         tokens = 0
-        while more or self.llm_engine.has_unfinished_requests():
+        while submit is not None or self.llm_engine.has_unfinished_requests():
             for output in self.llm_engine.step():
                 if not output.finished:
                     continue
@@ -337,7 +340,8 @@ class LLM:
                     elapsed = progress.format_dict["elapsed"] or 1e-9
                     progress.postfix = f"{tokens / elapsed:.1f} tokens/s"
                     progress.update(1)
-            more = more and submit()
+            if submit is not None and not submit():
+                submit = None
         if progress is not None:
             progress.close()
         return outputs
