@@ -146,6 +146,7 @@ def rope_kv_write(
     sections_interleaved: bool = False,
     k_scale: typing.SupportsFloat | typing.SupportsIndex = 1.0,
     v_scale: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+    keep_k: bool = True,
 ) -> None: ...
 def sample(
     logits: typing.Any,
