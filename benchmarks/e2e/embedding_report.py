@@ -129,7 +129,7 @@ def report(figures: dict[str, Any]) -> str:
     rate_rows = [
         (
             row["process"],
-            f"{row['first_token_s']:.3f} s",
+            f"{row['start_to_first_token_s']:.3f} s",
             f"{row['resident_mib']:.0f} MiB",
             f"{row['tokens_per_s_1']:,.0f}",
             f"{row['tokens_per_s_32']:,.0f}",
