@@ -1,15 +1,14 @@
-// Attention of 128 query rows of one head on Hopper: two warpgroups of 64 rows multiply with wgmma
-// and take turns, so that one computes a softmax while the other's products run; within a group,
-// scores of the next keys and sums over values run during the softmax of the keys between. A third
-// group loads: a warp keys and one values, through tensor maps whose boxes are runs of rows on one
-// page; one queries. Blocks stay and go from tile to tile.
+// Attention of 128 query rows of one head on Hopper: two warpgroups of 64 rows multiply with wgmma.
+// Where heads are wide they take turns, so that one computes a softmax while the other's products
+// run; within a group, scores of the next keys and sums over values run during the softmax of the
+// keys between. A third group loads, all through tensor maps: a warp keys, one values, one queries;
+// boxes of keys are runs of rows on one page. Blocks stay and go from tile to tile.
 #pragma once
 
 #include <cuda.h>
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 
 #include "attention/prefill_maps.h"
 #include "attention/prefill_softmax.cuh"
@@ -31,19 +30,22 @@ inline constexpr int kQueryPanel = kPrefillTileRows * 128;
 
 /// Shared memory: queries, then keys, then values of each stage, all in panels of 64 columns; what
 /// is left of a head dim in the last panel is zeros.
-template <int D, int kVariant>
+template <int D>
 struct Shape {
   static constexpr int kKeys = D > 128 ? 64 : 128;
   static constexpr int kPanels = (D + kPanelColumns - 1) / kPanelColumns;
   static constexpr int kSteps = (D + 15) / 16;
-  static constexpr int kKeyStages = D > 64 ? (kVariant & 12 ? 3 : 2) : 4;
-  static constexpr int kValueStages = D > 64 ? (kVariant & 4 ? 3 : 2) : 4;
-  static constexpr int kQueryStages = D > 128 || kVariant & 4 ? 1 : 2;
+  static constexpr int kStages = D > 64 ? 2 : 4;
+  static constexpr int kQueryStages = D > 128 ? 1 : 2;
+  // Narrow heads have more softmax than products: the two groups had better not wait for each
+  // other, and a group's weights come before it waits for its products.
+  static constexpr bool kTurns = D > 64;
+  static constexpr bool kWeightsBeforeWait = !kTurns;
   static constexpr int kKeyPanel = kKeys * 128;
   static constexpr int kQueryBytes = kPanels * kQueryPanel;
   static constexpr int kKeyBytes = kPanels * kKeyPanel;
   static constexpr int kSharedBytes =
-      kQueryStages * kQueryBytes + (kKeyStages + kValueStages) * kKeyBytes + 1024;  // to align
+      kQueryStages * kQueryBytes + 2 * kStages * kKeyBytes + 1024;  // to align
 };
 
 /// What the loaders say of a tile besides its queries. sequence -1: there are no more.
@@ -54,11 +56,11 @@ struct TileNote {
 };
 
 /// Barriers at fixed places; "full" ones count loads, "free" ones warps that have read.
-template <int kKeyStages, int kValueStages, int kQueryStages>
+template <int kStages, int kQueryStages>
 struct Barriers {
   uint64_t query_full[kQueryStages], query_free[kQueryStages];
-  uint64_t keys_full[kKeyStages], keys_free[kKeyStages];
-  uint64_t values_full[kValueStages], values_free[kValueStages];
+  uint64_t keys_full[kStages], keys_free[kStages];
+  uint64_t values_full[kStages], values_free[kStages];
 };
 
 using hopper::Ring;
@@ -68,7 +70,7 @@ __device__ __forceinline__ uint32_t address(const void* shared) {
 }
 
 template <class S>
-using BarriersOf = Barriers<S::kKeyStages, S::kValueStages, S::kQueryStages>;
+using BarriersOf = Barriers<S::kStages, S::kQueryStages>;
 
 /// The tiles of key rows that a tile of queries sees: [begin, end).
 template <int kKeys>
@@ -95,7 +97,7 @@ __device__ __forceinline__ void for_each_tile(const PrefillParams& a, F&& f) {
 }
 
 /// One warp: boxes of keys, or of values, the last of a tile's first.
-template <int D, class S, int kStages>
+template <class S>
 __device__ __forceinline__ void load_rows(const PrefillParams& a, const CUtensorMap& map,
                                           int32_t box_rows, uint32_t stages, uint64_t* full,
                                           uint64_t* free) {
@@ -104,7 +106,7 @@ __device__ __forceinline__ void load_rows(const PrefillParams& a, const CUtensor
   const uint32_t to = stages + static_cast<uint32_t>(panel * S::kKeyPanel + box * box_rows * 128);
   const ops::AttentionProblem& p = a.p;
   const bool paged = p.block_tables != nullptr;
-  Ring<kStages> ring;
+  Ring<S::kStages> ring;
   for_each_tile(a, [&](const QueryTile& tile, int32_t head) {
     const int32_t kv_head = head / (p.heads / p.kv_heads);
     const KeySpan span = key_tiles<S::kKeys>(a, tile);
@@ -192,29 +194,29 @@ __device__ __forceinline__ void clear_values(uint32_t values, int32_t rows, int 
 }
 
 /// One warpgroup: 64 rows of each tile.
-template <int D, class T, int kVariant>
+template <int D, class T>
 __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t queries_at,
                                          uint32_t keys_at, uint32_t values_at,
-                                         const TileNote* notes,
-                                         BarriersOf<Shape<D, kVariant>>& barriers, int group) {
-  using S = Shape<D, kVariant>;
+                                         const TileNote* notes, BarriersOf<Shape<D>>& barriers,
+                                         int group) {
+  using S = Shape<D>;
   const ops::AttentionProblem& p = a.p;
   const int lane = threadIdx.x & 31, warp = static_cast<int>(threadIdx.x) % kGroup / 32;
   const int own_row = 64 * group + 16 * warp;             // the warp's first, within the tile
   const int my_turn = 1 + group, other_turn = 2 - group;  // named barriers
   const auto await_turn = [&] {
-    if constexpr ((kVariant & 2) == 0) hopper::named_sync(my_turn, 2 * kGroup);
+    if constexpr (S::kTurns) hopper::named_sync(my_turn, 2 * kGroup);
   };
   const auto pass_turn = [&] {
-    if constexpr ((kVariant & 2) == 0) hopper::named_arrive(other_turn, 2 * kGroup);
+    if constexpr (S::kTurns) hopper::named_arrive(other_turn, 2 * kGroup);
   };
   if (group == 1) pass_turn();
 
   const auto release = [&](uint64_t& barrier) {
     if (lane == 0) hopper::barrier_arrive(address(&barrier));
   };
-  Ring<S::kKeyStages> ring;
-  Ring<S::kValueStages> value_ring;
+  Ring<S::kStages> ring;
+  Ring<S::kStages> value_ring;
   for (Ring<S::kQueryStages> query_ring;; query_ring.next()) {
     hopper::barrier_wait(address(&barriers.query_full[query_ring.stage]), query_ring.parity);
     const TileNote now = notes[query_ring.stage];
@@ -298,9 +300,9 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
         hopper::hold(s);
         release(barriers.keys_free[ring.stage]);
         const bool rescale = to_weights(t, factor);
-        // Never true. Without a branch that depends on all weights ptxas 13.0 computes them after
-        // the wait, when none of this group's products run.
-        if constexpr ((kVariant & 1) != 0) {
+        // Never true. Without a branch that depends on all weights ptxas 13.0 computes half of them
+        // after the wait, when none of this group's products run.
+        if constexpr (S::kWeightsBeforeWait) {
           if (softmax.sum[0] + softmax.sum[1] < 0.0f) __trap();
         }
         hopper::await_products<0>();
@@ -334,17 +336,17 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
   if (group == 0) await_turn();  // takes the turn nobody needs
 }
 
-template <int D, class T, int kVariant>
+template <int D, class T>
 __global__ void __launch_bounds__(kThreads, 1)
     prefill(const __grid_constant__ PrefillParams a, const __grid_constant__ AttentionMaps maps) {
 #if defined(MMCORE_HOPPER)
-  using S = Shape<D, kVariant>;
+  using S = Shape<D>;
   extern __shared__ uint8_t shared[];
   __shared__ BarriersOf<S> barriers;
   __shared__ TileNote notes[S::kQueryStages];
   const uint32_t queries_at = (address(shared) + 1023) / 1024 * 1024;
   const uint32_t keys_at = queries_at + S::kQueryStages * S::kQueryBytes;
-  const uint32_t values_at = keys_at + S::kKeyStages * S::kKeyBytes;
+  const uint32_t values_at = keys_at + S::kStages * S::kKeyBytes;
   if (threadIdx.x == 0) {
     constexpr uint32_t kReadingWarps = 8;
     for (int i = 0; i < S::kQueryStages; ++i) {
@@ -353,11 +355,9 @@ __global__ void __launch_bounds__(kThreads, 1)
       // arrival for all of its lanes is as good, but no race checker can tell.
       hopper::barrier_init(address(&barriers.query_free[i]), 2 * kGroup);
     }
-    for (int i = 0; i < S::kKeyStages; ++i) {
+    for (int i = 0; i < S::kStages; ++i) {
       hopper::barrier_init(address(&barriers.keys_full[i]), 1);
       hopper::barrier_init(address(&barriers.keys_free[i]), kReadingWarps);
-    }
-    for (int i = 0; i < S::kValueStages; ++i) {
       hopper::barrier_init(address(&barriers.values_full[i]), 1);
       hopper::barrier_init(address(&barriers.values_free[i]), kReadingWarps);
     }
@@ -369,42 +369,31 @@ __global__ void __launch_bounds__(kThreads, 1)
     hopper::give_registers<kLoadRegisters>();
     const int warp = static_cast<int>(threadIdx.x) / 32;
     if (warp == 0) {
-      load_rows<D, S, S::kKeyStages>(a, maps.k, maps.box_rows, keys_at, barriers.keys_full,
-                                     barriers.keys_free);
+      load_rows<S>(a, maps.k, maps.box_rows, keys_at, barriers.keys_full, barriers.keys_free);
     } else if (warp == 1) {
-      load_rows<D, S, S::kValueStages>(a, maps.v, maps.box_rows, values_at, barriers.values_full,
-                                       barriers.values_free);
+      load_rows<S>(a, maps.v, maps.box_rows, values_at, barriers.values_full, barriers.values_free);
     } else if (warp == 2) {
       load_queries<S>(a, maps.q, queries_at, notes, barriers);
     }
   } else {
     hopper::take_registers<kMultiplyRegisters>();
-    multiply<D, T, kVariant>(a, queries_at, keys_at, values_at, notes, barriers, group - 1);
+    multiply<D, T>(a, queries_at, keys_at, values_at, notes, barriers, group - 1);
   }
 #else
   asm("trap;");
 #endif
 }
 
-template <int D, class T, int kVariant>
+template <int D, class T>
 Status launch(const char* op, const PrefillParams& a, const DeviceFacts& facts,
               cudaStream_t stream) {
-  using S = Shape<D, kVariant>;
+  using S = Shape<D>;
   AttentionMaps maps;
   MMCORE_RETURN_IF_ERROR(attention_maps(op, a, S::kKeys, maps));
-  MMCORE_RETURN_IF_ERROR(allow_shared(op, prefill<D, T, kVariant>, S::kSharedBytes));
+  MMCORE_RETURN_IF_ERROR(allow_shared(op, prefill<D, T>, S::kSharedBytes));
   const auto blocks = std::min<int64_t>(int64_t{a.max_tiles} * a.p.heads, facts.multiprocessors);
-  prefill<D, T, kVariant>
-      <<<static_cast<unsigned>(blocks), kThreads, S::kSharedBytes, stream>>>(a, maps);
+  prefill<D, T><<<static_cast<unsigned>(blocks), kThreads, S::kSharedBytes, stream>>>(a, maps);
   return launch_status(op);
-}
-
-inline int variant() {
-  static const int chosen = [] {
-    const char* text = std::getenv("MMCORE_PREFILL_VARIANT");
-    return text != nullptr ? std::atoi(text) : 0;
-  }();
-  return chosen;
 }
 
 }  // namespace wgmma
@@ -412,25 +401,8 @@ inline int variant() {
 template <int D>
 Status launch_prefill_wgmma(const char* op, const PrefillParams& a, const DeviceFacts& facts,
                             cudaStream_t stream) {
-  if (a.p.dtype == DType::kBFloat16) {
-    if constexpr (D == 64 || D == 128) {
-      const auto run = [&]<int kVariant>() {
-        return wgmma::launch<D, __nv_bfloat16, kVariant>(op, a, facts, stream);
-      };
-      if constexpr (D == 64) {
-        if (wgmma::variant() == 1) return run.template operator()<1>();
-        if (wgmma::variant() == 2) return run.template operator()<2>();
-        if (wgmma::variant() == 3) return run.template operator()<3>();
-      } else {
-        if (wgmma::variant() == 4) return run.template operator()<4>();
-        if (wgmma::variant() == 5) return run.template operator()<5>();
-        if (wgmma::variant() == 8) return run.template operator()<8>();
-        if (wgmma::variant() == 9) return run.template operator()<9>();
-      }
-    }
-    return wgmma::launch<D, __nv_bfloat16, 0>(op, a, facts, stream);
-  }
-  return wgmma::launch<D, __half, 0>(op, a, facts, stream);
+  if (a.p.dtype == DType::kBFloat16) return wgmma::launch<D, __nv_bfloat16>(op, a, facts, stream);
+  return wgmma::launch<D, __half>(op, a, facts, stream);
 }
 
 }  // namespace mmcore::cuda
