@@ -137,7 +137,7 @@ class MMCORE_API TextStream {
 struct RunnerOptions {
   /// What the model is computed in and its KV cache is stored in: kFloat32, kBFloat16, or, on a
   /// GPU, kFloat16. Absent: as the checkpoint says, float32 for one in float16 on a CPU.
-  std::optional<DType> dtype;
+  std::optional<DType> dtype = std::nullopt;
   int32_t block_size = 16;
   /// Bytes of the KV cache; at least one sequence of two blocks must fit. On a CPU it is address
   /// space first: a page takes memory when it is first written. 0: 256 MiB on a CPU, on a GPU what

@@ -43,6 +43,13 @@ struct NativeRunner::Impl {
   StepMedia media;  // of a step
   StepTensors step;
 
+  Impl() = default;
+  ~Impl() {
+    if (place.on_gpu()) static_cast<void>(stream.wait());  // nothing is freed that is in use
+  }
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+
   /// Loads all of it; then the engine's configuration is known.
   Status load(const std::string& folder);
 

@@ -15,6 +15,9 @@ namespace mmcore::native {
 class WeightUpload {
  public:
   explicit WeightUpload(const Place& place) : place_(place) {}
+  ~WeightUpload() { static_cast<void>(finish()); }
+  WeightUpload(const WeightUpload&) = delete;
+  WeightUpload& operator=(const WeightUpload&) = delete;
 
   /// Copies `from`, which may lie at any address of the host, to as many elements on the GPU.
   Status copy(const TensorView& from, const TensorView& to);

@@ -3,8 +3,9 @@
 //
 //   mmcore_native_generate JOB.json > RESULT.json
 //
-// A job: {"checkpoint": folder, "device": "cpu", "dtype": "float32", "together": true, "kv_cache_bytes": n,
-// "max_num_batched_tokens": n, "prefix_caching": true, "requests": [{"tokens": [...], "images":
+// A job: {"checkpoint": folder, "device": "cpu", "dtype": "float32", "together": true,
+// "kv_cache_bytes": n, "max_num_batched_tokens": n, "prefix_caching": true, "requests": [{"tokens":
+// [...], "images":
 // [{"file": raw RGB bytes, "width": w, "height": h}], "max_tokens": n, "temperature": t, "seed": n,
 // "logprobs": n, "prompt_logprobs": n, "repetition_penalty": p, "ignore_eos": true}]}.
 #include <cstdio>
