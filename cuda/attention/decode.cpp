@@ -103,7 +103,10 @@ Status launch_dim(const DecodeParams& params, int32_t workers, const DeviceFacts
 
 Status launch_decode(const ops::AttentionProblem& problem, const DecodeWork& work,
                      const DeviceFacts& facts, cudaStream_t stream) {
-  const DecodeParams params = params_of(problem, work);
+  DecodeParams params = params_of(problem, work);
+  // Where the call's sequences are few enough, whatever their lengths in this step.
+  params.teams = facts.capability >= 90 && work.num_workers % ops::kDecodeCluster == 0 &&
+                 int64_t{2} * problem.sequences * params.units <= work.num_workers;
   const auto launch = [&]<class T>() {
     return params.kv_dtype == DType::kFloat8E4M3
                ? launch_dim<T, __nv_fp8_e4m3>(params, work.num_workers, facts, stream)

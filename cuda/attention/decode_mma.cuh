@@ -17,8 +17,12 @@
 // some 500 cycles and the memory 590 (3.1 TB/s over 132 multiprocessors at 1.7 GHz).
 //
 // A block takes less than half of a multiprocessor, so that one may begin beside the kernel in
-// front: it reads its plan, the tables and the first tiles before that has ended.
+// front: it reads its plan, the tables and the first tiles before that has ended. In clusters,
+// which are launched where there may be teams, it takes a multiprocessor to itself.
 #pragma once
+
+#include <algorithm>
+#include <atomic>
 
 #include "attention/decode_team.cuh"
 #include "attention/decode_tile.cuh"
@@ -383,29 +387,62 @@ __global__ void __launch_bounds__(32 * kMaxDecodeWarps, kColumns == 1 && kDim <=
   }
 }
 
-/// As many warps as let two blocks share a multiprocessor, but 4 at least where they fit at all.
-inline int decode_warps(int (*bytes)(int), const DeviceFacts& facts) {
+/// What leaves room for another block on a multiprocessor.
+inline int half_of_shared(const DeviceFacts& facts) {
   constexpr int kReserved = 1024;  // of each block, by the system
-  const int half = (facts.shared_bytes + kReserved) / 2 - kReserved;
+  return (facts.shared_bytes + kReserved) / 2 - kReserved;
+}
+
+inline int warps_within(int (*bytes)(int), int limit, int fewest) {
   int warps = kMaxDecodeWarps;
-  while (warps > 4 && bytes(warps) > half) --warps;
-  while (warps > 1 && bytes(warps) > facts.shared_bytes) --warps;
+  while (warps > fewest && bytes(warps) > limit) --warps;
   return warps;
+}
+
+/// Whether all clusters find multiprocessors of their own at once. Asked once: the answer is the
+/// same for all kernels whose blocks share none.
+inline bool clusters_fit(const void* kernel, int clusters, int warps, int shared) {
+  static std::atomic<int> most = -1;
+  if (most < 0) {
+    cudaLaunchAttribute cluster{};
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim = {ops::kDecodeCluster, 1, 1};
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(static_cast<unsigned>(clusters * ops::kDecodeCluster));
+    config.blockDim = dim3(static_cast<unsigned>(32 * warps));
+    config.dynamicSmemBytes = static_cast<size_t>(shared);
+    config.attrs = &cluster;
+    config.numAttrs = 1;
+    int found = 0;
+    if (cudaOccupancyMaxActiveClusters(&found, kernel, &config) != cudaSuccess) {
+      static_cast<void>(cudaGetLastError());
+    }
+    most = found;
+  }
+  return most >= clusters;
 }
 
 template <class T, class KV, int kDim, int kColumns>
 Status launch_decode_mma(const DecodeParams& p, int32_t workers, const DeviceFacts& facts,
                          cudaStream_t stream) {
   using Shared = DecodeShared<KV, kDim, kColumns>;
-  const int warps = decode_warps(Shared::bytes, facts);
-  const int bytes = Shared::bytes(warps);
   auto* kernel = decode_mma<T, KV, kDim, kColumns>;
-  MMCORE_RETURN_IF_ERROR(allow_shared("paged_attention", kernel, bytes));
-  DecodeParams params = p;
-  params.teams = facts.capability >= 90 && workers % ops::kDecodeCluster == 0;
-  launch_overlapped_with({.shared = bytes, .cluster = params.teams ? ops::kDecodeCluster : 1},
-                         kernel, workers, dim3(static_cast<unsigned>(32 * warps)), facts.capability,
-                         facts.multiprocessors, stream, params);
+  const int half = half_of_shared(facts);
+  int warps = warps_within(Shared::bytes, half, 4);
+  warps = std::min(warps, warps_within(Shared::bytes, facts.shared_bytes, 1));
+  int bytes = Shared::bytes(warps);
+  // Beside another kernel's clusters some multiprocessors would get two blocks and others none.
+  const int most = warps_within(Shared::bytes, facts.shared_bytes, 1);
+  const int alone = std::max(Shared::bytes(most), half + 1);
+  MMCORE_RETURN_IF_ERROR(allow_shared("paged_attention", kernel, std::max(alone, bytes)));
+  if (p.teams && clusters_fit(reinterpret_cast<const void*>(kernel), workers / ops::kDecodeCluster,
+                              most, alone)) {
+    warps = most;
+    bytes = alone;
+  }
+  launch_overlapped_with({.shared = bytes, .cluster = p.teams ? ops::kDecodeCluster : 1}, kernel,
+                         workers, dim3(static_cast<unsigned>(32 * warps)), facts.capability,
+                         facts.multiprocessors, stream, p);
   return launch_status("paged_attention");
 }
 
