@@ -256,12 +256,13 @@ def test_paged_attention_over_a_float8_cache(
     assert_near(batch.run("cuda", dtype, **options), batch.run("cpu", torch.float32, **options))
 
 
+@pytest.mark.parametrize("bucket", [16, 64])  # few enough for clusters of blocks, and too many
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_one_plan_serves_layers_and_padded_batches(dtype: torch.dtype) -> None:
+def test_one_plan_serves_layers_and_padded_batches(dtype: torch.dtype, bucket: int) -> None:
     """The bits are those of a batch without padding, with a plan made for any lengths."""
     batch = Batch(DECODES, 8, 2, 128, dtype)
     expected = batch.run("cuda", dtype)
-    n, bucket = len(DECODES), 16
+    n = len(DECODES)
     multiprocessors = torch.cuda.get_device_properties("cuda").multi_processor_count
     shape = ops.AttentionPlanShape(
         sequences=bucket, tokens=bucket, max_query_len=1, heads=8, kv_heads=2, head_dim=128,
