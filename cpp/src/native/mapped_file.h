@@ -28,6 +28,10 @@ class MappedFile {
   size_t size_;
 };
 
+/// Gives the memory of whole pages in `bytes` of a mapped file back, for a while that they are not
+/// read: they would come from the file again.
+void let_go(std::span<const uint8_t> bytes);
+
 /// The last part of a path: messages name files, not places of the host.
 std::string file_name(const std::string& path);
 

@@ -55,6 +55,7 @@ void WeightLoader::copy(const std::string& name, const TensorView& to) {
     convert(from, to);
   else if (const Status sent = upload_.copy(from, to); status_.ok())
     status_ = sent;
+  let_go({tensor.data, static_cast<size_t>(tensor.bytes)});
   used_.insert(name);
   loaded_bytes_ += to.numel() * static_cast<int64_t>(size_of(to.dtype));
 }
