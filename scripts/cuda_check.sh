@@ -10,8 +10,6 @@ if [[ ! -x $nvcc ]]; then
 fi
 export CUDACXX=$nvcc
 mkdir -p build/logs
-python -c 'import cutlass_library' 2>/dev/null ||
-  python -m pip install -qq --disable-pip-version-check --no-deps "$(python scripts/requirements.py cuda-build)"
 if ! cmake --preset cuda-check -DPython_EXECUTABLE="$(command -v python)" >build/logs/configure-cuda.log 2>&1; then
   tail -n 30 build/logs/configure-cuda.log
   exit 1

@@ -18,8 +18,6 @@ case $kind in
     CUDACXX=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
     export CUDACXX
     [[ -x $CUDACXX ]] || { echo "no nvcc on this machine: there is nothing to build a CUDA wheel with" >&2; exit 1; }
-    python -c 'import cutlass_library' 2>/dev/null ||
-      python -m pip install -qq --disable-pip-version-check --no-deps "$(python scripts/requirements.py cuda-build)"
     # The build tag keeps it apart from the CPU wheel of the same version.
     version=$("$CUDACXX" --version | sed -nE 's/.*release ([0-9]+)\..*/\1/p')
     options+=(-C cmake.define.MMCORE_CUDA=on -C build-dir=build/wheel-cuda -C "wheel.build-tag=1cuda$version")

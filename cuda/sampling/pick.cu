@@ -390,6 +390,9 @@ __global__ void __launch_bounds__(kRowThreads) pick_kernel(const __grid_constant
   } else if (outcome == kPicked) {
     const float u = ops::uniform_from(static_cast<uint64_t>(p.columns.seed[index]),
                                       static_cast<uint64_t>(p.columns.counter[index]));
+    // A block's shared memory is there for the others once it has begun. All of them come here or
+    // none: they have the same row.
+    if constexpr (kBlocks > 1) team.sync();
     token = RowPicker<T, RowTeam<kBlocks>>(p, shared, team, index).pick(own, best, u);
   }
   if (thread == 0 && team.rank() == 0) {

@@ -53,7 +53,7 @@ class GraphCapture:
         Raises
         ------
         Exception
-            If `work` cannot be captured. Stream and allocator are then as they were.
+            If `work` cannot be captured. Stream, allocator and generator are then as they were.
         """
         stream = self._stream
         stream.wait_stream(torch.cuda.current_stream(stream.device))
@@ -113,12 +113,18 @@ class GraphCapture:
         return graph, result
 
     def _give_up(self, graph: torch.cuda.CUDAGraph) -> None:
-        """Leave stream and allocator as they were before a capture that failed."""
+        """Leave stream, allocator and generator as they were before a capture that failed."""
         with contextlib.suppress(RuntimeError):
             graph.capture_end()
-        # capture_end() raises before it does this.
+            return
+        # capture_end() raised before it did this.
         with contextlib.suppress(RuntimeError):
             torch._C._cuda_endAllocateToPool(self._stream.device_index, self._pool)
+        # The generator's state still takes itself for captured, and refuses to give numbers; a
+        # copy of it has the same seed and place and does not.
+        with contextlib.suppress(RuntimeError):
+            generator = torch.cuda.default_generators[self._stream.device_index]
+            generator.graphsafe_set_state(generator.clone_state())
 
 
 @functools.cache
