@@ -20,7 +20,7 @@ quiet() { "$@" >"$work/log.txt" 2>&1 || { tail -n 40 "$work/log.txt"; echo "chec
 tests() { # tests PRESET PROGRAM [FILTER]
   local log=$work/$1-$(basename "$2").txt
   if "build/$1/tests/cpp/$2" --gtest_brief=1 "--gtest_filter=${3:-*}" >"$log" 2>&1; then
-    echo "$1, $(basename "$2"): $(grep -E 'tests ran' "$log" | sed 's/^\[=*\] //')"
+    echo "$1, $(basename "$2"): $(grep -E ' ran\.' "$log" | sed 's/^\[=*\] //')"
   else
     tail -n 60 "$log"
     failed+=("$1 $2")
