@@ -81,3 +81,18 @@ def assert_idle(llm: LLM) -> None:
     encoder = engine.model_runner.encoder
     if encoder is not None:
         assert len(encoder) == metrics["encoder_entries"]
+
+
+def spoil_odd_requests(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on each second request of an engine, by its number in the core, gets NaN logits."""
+    model = llm.llm_engine.model_runner.model
+    compute = model.compute_logits
+
+    def broken(hidden: torch.Tensor, metadata: Any) -> torch.Tensor:
+        logits: torch.Tensor = compute(hidden, metadata)
+        for request, row in metadata.rows.sequences[["request", "sample_row"]].tolist():
+            if request % 2 == 1 and row >= 0:
+                logits[row] = float("nan")
+        return logits
+
+    monkeypatch.setattr(model, "compute_logits", broken)

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "device_tensor.h"
+#include "native/asking_in_c.h"
 #include "native/folder.h"
 
 namespace mmcore::native {
@@ -28,50 +29,9 @@ class NativeCGpu : public cuda::GpuTest {
   }
 
   static std::vector<int32_t> ask(mmcore_runner runner, const std::vector<int32_t>& prompt) {
-    mmcore_config config;
-    EXPECT_EQ(mmcore_config_init(&config, sizeof config), MMCORE_OK);
-    EXPECT_EQ(mmcore_native_configure(runner, &config), MMCORE_OK) << mmcore_last_error();
-    mmcore_engine engine = 0;
-    EXPECT_EQ(mmcore_engine_create(&config, runner, &engine), MMCORE_OK) << mmcore_last_error();
     std::vector<uint8_t> red;
     for (int i = 0; i < 112 * 112; ++i) red.insert(red.end(), {200, 20, 20});
-    const mmcore_native_image image = {red.data(), 112, 112};
-    std::vector<int32_t> tokens(400);
-    int64_t count = 0;
-    mmcore_media_item item;
-    EXPECT_EQ(mmcore_native_prepare(runner, prompt.data(), static_cast<int64_t>(prompt.size()),
-                                    &image, 1, tokens.data(), static_cast<int64_t>(tokens.size()),
-                                    &count, &item, sizeof item),
-              MMCORE_OK);
-    mmcore_sampling sampling;
-    EXPECT_EQ(mmcore_sampling_init(&sampling, sizeof sampling), MMCORE_OK);
-    sampling.temperature = 0;
-    sampling.max_tokens = 10;
-    mmcore_submission submission;
-    EXPECT_EQ(mmcore_submission_init(&submission, sizeof submission), MMCORE_OK);
-    submission.prompt_token_ids = tokens.data();
-    submission.num_prompt_token_ids = count;
-    submission.media = &item;
-    submission.num_media = 1;
-    submission.sampling = &sampling;
-    mmcore_request request = 0;
-    EXPECT_EQ(mmcore_engine_submit(engine, &submission, &request), MMCORE_OK)
-        << mmcore_last_error();
-    EXPECT_EQ(mmcore_payload_destroy(item.payload), MMCORE_OK);
-    std::vector<int32_t> heard;
-    for (;;) {
-      int32_t room[16];
-      mmcore_output output{};
-      output.struct_size = sizeof output;
-      output.tokens = room;
-      output.tokens_capacity = 16;
-      if (mmcore_request_read(request, -1, &output) != MMCORE_OK) break;
-      EXPECT_EQ(output.error, MMCORE_OK);
-      heard.insert(heard.end(), room, room + output.num_tokens);
-    }
-    EXPECT_EQ(mmcore_request_destroy(request), MMCORE_OK);
-    EXPECT_EQ(mmcore_engine_destroy(engine), MMCORE_OK);
-    return heard;
+    return testing::ask(runner, prompt, red, 112, 112);
   }
 };
 

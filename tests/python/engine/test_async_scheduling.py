@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_fixtures import LLMFactory, assert_idle, picture
+from tiny_fixtures import LLMFactory, assert_idle, picture, spoil_odd_requests
 
 from mmcore import LLM, RequestOutput, SamplingParams
 from mmcore.errors import InternalError, ValidationError
@@ -147,18 +147,7 @@ def test_a_row_that_cannot_be_sampled_fails_its_request_alone(
     engine.add_request("stays", "stays", params())
     engine.add_request("breaks", "breaks", params(logprobs=None if plain else 1))
     engine.step()
-    model = engine.model_runner.model
-    compute = model.compute_logits
-
-    def broken(hidden: torch.Tensor, metadata: Any) -> torch.Tensor:
-        logits: torch.Tensor = compute(hidden, metadata)
-        rows = metadata.rows.sequences[["request", "sample_row"]].tolist()
-        for request, row in rows:
-            if request % 2 == 1 and row >= 0:  # "breaks" was the third request
-                logits[row] = float("nan")
-        return logits
-
-    monkeypatch.setattr(model, "compute_logits", broken)
+    spoil_odd_requests(llm, monkeypatch)  # "breaks" was the third request
     outputs = {}
     while engine.has_unfinished_requests():
         outputs |= {output.request_id: output for output in engine.step()}

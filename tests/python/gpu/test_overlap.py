@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from gpu.needs_gpu import GPU
-from tiny_fixtures import assert_idle, make_llm, picture, with_picture
+from tiny_fixtures import assert_idle, make_llm, picture, spoil_odd_requests, with_picture
 
 from mmcore import LLM, RequestOutput, SamplingParams
 from mmcore.errors import ValidationError
@@ -142,17 +142,7 @@ def test_a_row_that_cannot_be_sampled_fails_its_request_alone(
     engine.add_request("breaks", "breaks", params(logprobs=None if plain else 1))
     for _ in range(4):
         engine.step()
-    model = engine.model_runner.model
-    compute = model.compute_logits
-
-    def broken(hidden: torch.Tensor, metadata: Any) -> torch.Tensor:
-        logits: torch.Tensor = compute(hidden, metadata)
-        for request, row in metadata.rows.sequences[["request", "sample_row"]].tolist():
-            if request % 2 == 1 and row >= 0:  # "breaks" was the third request
-                logits[row] = float("nan")
-        return logits
-
-    monkeypatch.setattr(model, "compute_logits", broken)
+    spoil_odd_requests(llm, monkeypatch)  # "breaks" was the third request
     outputs = {}
     while engine.has_unfinished_requests():
         outputs |= {output.request_id: output for output in engine.step()}
