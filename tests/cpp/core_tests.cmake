@@ -34,7 +34,5 @@ set(MMCORE_CORE_TESTS
   engine/stop_condition_test.cpp
   engine/overlap_failure_test.cpp
   engine/overlap_test.cpp
-  engine/shadow_runner.cpp
-  engine/simulation.cpp
   engine/simulation_test.cpp
 )
