@@ -71,7 +71,8 @@ class Batch:
         plan_shape = AttentionPlanShape.of(
             self.q, self.float8[0], self.seq_lens, max_query_len=self.most
         )
-        self.plan = plan_shape.plan(self.starts.cpu(), self.seq_lens.cpu()).cuda()
+        lengths = (self.starts.cpu(), self.seq_lens.cpu())
+        self.plan = plan_shape.plan(*lengths, settled=queries == 1).cuda()
         self.workspace = torch.empty(plan_shape.workspace_bytes, dtype=torch.uint8, device="cuda")
         self.out = torch.empty_like(self.q)
 

@@ -34,6 +34,19 @@ namespace mmcore::cuda {
 
 inline constexpr int kMaxDecodeWarps = 8;
 
+/// Warps of a block, at most, and whether registers are kept few enough that two blocks of so many
+/// find room on a multiprocessor: without that none could begin beside the kernel in front, and of
+/// 16 clusters, which do not find 128 multiprocessors, one would wait for another's end.
+template <class KV, int kDim, int kColumns>
+struct DecodeThreads {
+  static constexpr bool kFloat8 = sizeof(KV) == 1;
+  static constexpr bool kTwoBlocks = kColumns == 1 && kDim <= (kFloat8 ? 128 : 64);
+  static constexpr int kWarps = kTwoBlocks && kDim > 64 ? 6 : kMaxDecodeWarps;
+  static constexpr int kBlocks = kTwoBlocks ? 2 : 1;
+  // Parts that a thread reads at once in a merge; 6 registers each.
+  static constexpr int kPartsAtOnce = kTwoBlocks ? 8 : kColumns == 1 && kDim >= 128 ? 16 : 12;
+};
+
 /// How sums of kColumns * 8 rows go through shared memory: some steps of 16 dims at a time, as many
 /// as a stage of the warp's ring takes. Rows of a multiple of 32 dims are swizzled and others
 /// padded, against bank conflicts.
@@ -61,6 +74,10 @@ struct DecodeState {
   using Tile = DecodeTile<KV, kDim>;
   // Weights and values are multiplied as this: e4m3 is exact in both, weights are finer in __half.
   using Value = std::conditional_t<sizeof(KV) == 1, __half, T>;
+  // Queries and keys as this, so that e4m3 needs but one conversion: queries are brought near 2^10
+  // by a power of two, exactly, but for elements below 2^-24 of the largest, which round.
+  using Key = Value;
+  static constexpr bool kScaled = !std::is_same_v<Key, T>;
   using Sums = DecodeSums<KV, kDim, kColumns>;
 
   uint32_t q[Tile::kSteps][kColumns][2];
@@ -69,7 +86,8 @@ struct DecodeState {
   float weights[kColumns][2];  // of this thread's keys
   int begin[kColumns][2];
   int end[kColumns][2];
-  int all_begin, all_end;  // keys that all rows see
+  float unscale[kColumns][2];  // where queries are scaled
+  int all_begin, all_end;      // keys that all rows see
 
   __device__ __forceinline__ void start(const DecodeParams& p, const DecodeUnit& u, int lane) {
 #pragma unroll
@@ -89,6 +107,7 @@ struct DecodeState {
 #pragma unroll
         for (int i = 0; i < 4; ++i) out[s][n][i] = 0;
       }
+      if constexpr (kScaled) scale_queries(n, lane);
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
         const DecodeRow seen = row_of(p, u, min(8 * n + 2 * (lane % 4) + c, u.rows - 1));
@@ -102,6 +121,40 @@ struct DecodeState {
     all_end = p.causal ? u.keys - u.queries + 1 : u.keys;
   }
 
+  /// Queries of column n from T to Key. Lanes with the same lane / 4 have a row.
+  __device__ __forceinline__ void scale_queries(int n, int lane) {
+    float most = 0;
+#pragma unroll
+    for (int s = 0; s < Tile::kSteps; ++s) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float2 x = widened<T>(q[s][n][half]);
+        most = fmaxf(most, fmaxf(fabsf(x.x), fabsf(x.y)));
+      }
+    }
+#pragma unroll
+    for (int step = 1; step < 4; step *= 2) {
+      most = fmaxf(most, __shfl_xor_sync(kFullWarp, most, step));
+    }
+    // The exponent's bits alone: 2^10 and 2^-10 times the power of two at or below `most`.
+    const int exponent = static_cast<int>(__float_as_uint(most) >> 23);
+    const int shift = exponent == 0 || exponent == 255 ? 0 : min(120, 137 - exponent);
+    const float scale = __uint_as_float(static_cast<unsigned>(127 + shift) << 23);
+#pragma unroll
+    for (int s = 0; s < Tile::kSteps; ++s) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float2 x = widened<T>(q[s][n][half]);
+        q[s][n][half] = packed<Key>(scale * x.x, scale * x.y);
+      }
+    }
+    const float back = __uint_as_float(static_cast<unsigned>(127 - shift) << 23);
+#pragma unroll
+    for (int c = 0; c < 2; ++c) {
+      unscale[n][c] = __shfl_sync(kFullWarp, back, 4 * (2 * (lane % 4) + c));
+    }
+  }
+
   /// A tile's keys: weights for its values.
   __device__ __forceinline__ void weigh(const DecodeParams& p, int tile, uint32_t k, int lane,
                                         uint32_t (&weight)[kColumns][2]) {
@@ -112,14 +165,18 @@ struct DecodeState {
 #pragma unroll
       for (int s = 0; s < Tile::kSteps; ++s) {
         uint32_t keys[4];
-        load_keys<T, KV, kDim>(keys, k, s, lane);
+        load_keys<KV, kDim>(keys, k, s, lane);
 #pragma unroll
-        for (int n = 0; n < kColumns; ++n) multiply<T>(sums[s & 1][n], keys, q[s][n]);
+        for (int n = 0; n < kColumns; ++n) multiply<Key>(sums[s & 1][n], keys, q[s][n]);
       }
 #pragma unroll
       for (int n = 0; n < kColumns; ++n) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) x[n][i] = score(p, sums[0][n][i] + sums[1][n][i]);
+        for (int i = 0; i < 4; ++i) {
+          float dot = sums[0][n][i] + sums[1][n][i];
+          if constexpr (kScaled) dot *= unscale[n][i & 1];
+          x[n][i] = score(p, dot);
+        }
       }
     }
     if (key < all_begin || key + Tile::kKeys > all_end) {
@@ -177,7 +234,7 @@ struct DecodeState {
 #pragma unroll
     for (int s = 0; s < Tile::kSteps; ++s) {
       uint32_t values[4];
-      load_values<Value, KV, kDim>(values, v, s, lane);
+      load_values<KV, kDim>(values, v, s, lane);
 #pragma unroll
       for (int n = 0; n < kColumns; ++n) multiply<Value>(out[s][n], values, weight[n]);
     }
@@ -296,14 +353,16 @@ __device__ __forceinline__ void combine_steps(const DecodeParams& p, const Decod
 }
 
 template <class T, class KV, int kDim, int kColumns>
-__global__ void __launch_bounds__(32 * kMaxDecodeWarps, kColumns == 1 && kDim <= 64 ? 2 : 1)
+__global__ void __launch_bounds__(32 * DecodeThreads<KV, kDim, kColumns>::kWarps,
+                                  DecodeThreads<KV, kDim, kColumns>::kBlocks)
     decode_mma(const __grid_constant__ DecodeParams p) {
   using Tile = DecodeTile<KV, kDim>;
   extern __shared__ __align__(128) unsigned char memory[];
   const ops::DecodeWorker worker = p.workers[blockIdx.x];
   const bool teamed = p.teams && worker.team > 1;
   if (worker.begin >= worker.end) {
-    wait_for_predecessor();
+    // The rest may leave at once: this kernel does not end before its first block.
+    if (blockIdx.x == 0) wait_for_predecessor();
     if (teamed) pass_team();
     return;
   }
@@ -380,7 +439,11 @@ __global__ void __launch_bounds__(32 * kMaxDecodeWarps, kColumns == 1 && kDim <=
         merge_team<T>(p, u, shared.part, worker.team);
         return;
       }
-      arrive<T>(p, u, shared.last);
+      arrive<T, DecodeThreads<KV, kDim, kColumns>::kPartsAtOnce>(
+          p, u, shared.last, [&](int thread) {
+            unsigned char* at = shared.stage(thread / 32, shared.scratch[thread / 32]);
+            return reinterpret_cast<MergedParts*>(at) + thread % 32;
+          });
       if constexpr (kDim % 16 != 0) clear(scratch, Tile::kStageBytes, lane);
     }
     if (count < kUnitsAtOnce) return;
@@ -393,8 +456,8 @@ inline int half_of_shared(const DeviceFacts& facts) {
   return (facts.shared_bytes + kReserved) / 2 - kReserved;
 }
 
-inline int warps_within(int (*bytes)(int), int limit, int fewest) {
-  int warps = kMaxDecodeWarps;
+inline int warps_within(int (*bytes)(int), int limit, int most, int fewest) {
+  int warps = most;
   while (warps > fewest && bytes(warps) > limit) --warps;
   return warps;
 }
@@ -427,12 +490,12 @@ Status launch_decode_mma(const DecodeParams& p, int32_t workers, const DeviceFac
                          cudaStream_t stream) {
   using Shared = DecodeShared<KV, kDim, kColumns>;
   auto* kernel = decode_mma<T, KV, kDim, kColumns>;
+  constexpr int kWarps = DecodeThreads<KV, kDim, kColumns>::kWarps;
   const int half = half_of_shared(facts);
-  int warps = warps_within(Shared::bytes, half, 4);
-  warps = std::min(warps, warps_within(Shared::bytes, facts.shared_bytes, 1));
-  int bytes = Shared::bytes(warps);
   // Beside another kernel's clusters some multiprocessors would get two blocks and others none.
-  const int most = warps_within(Shared::bytes, facts.shared_bytes, 1);
+  const int most = warps_within(Shared::bytes, facts.shared_bytes, kWarps, 1);
+  int warps = std::min(most, warps_within(Shared::bytes, half, kWarps, 4));
+  int bytes = Shared::bytes(warps);
   const int alone = std::max(Shared::bytes(most), half + 1);
   MMCORE_RETURN_IF_ERROR(allow_shared("paged_attention", kernel, std::max(alone, bytes)));
   if (p.teams && clusters_fit(reinterpret_cast<const void*>(kernel), workers / ops::kDecodeCluster,

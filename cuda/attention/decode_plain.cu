@@ -9,6 +9,7 @@ namespace {
 
 constexpr int kWarps = 8;
 constexpr int kRowsAtOnce = 4;
+constexpr int kPartsAtOnce = 8;
 
 template <int kPerLane>
 struct PlainShared {
@@ -17,6 +18,8 @@ struct PlainShared {
   float values[kWarps * kRowsAtOnce * kStride];
   float2 sums[kWarps * kRowsAtOnce];
   int last;
+
+  static_assert(sizeof(values) >= 32 * kWarps * sizeof(MergedParts), "a merge's scratch");
 };
 
 __device__ __forceinline__ float load_as_float(const char* at, int i, DType dtype) {
@@ -148,7 +151,9 @@ __global__ void __launch_bounds__(32 * kWarps)
     for (int i = 0; i < count; ++i) {
       const DecodeUnit& u = shared.units[i];
       for (int row = 0; row < u.rows; row += kRowsAtOnce) plain_rows(p, u, row, shared);
-      arrive<void>(p, u, &shared.last);
+      arrive<void, kPartsAtOnce>(p, u, &shared.last, [&](int thread) {
+        return reinterpret_cast<MergedParts*>(shared.values) + thread;
+      });
     }
     if (count < kUnitsAtOnce) return;
   }

@@ -18,16 +18,24 @@ struct DecodeTile {
   static constexpr int kSteps = (kDim + 15) / 16;  // of 16 dims
   static constexpr int kChunkBytes = kDim * kElement % 16 == 0 ? 16 : 8;
   static constexpr int kChunks = kDim * kElement / kChunkBytes;  // in a key's row
-  static constexpr bool kSwizzled = kElement == 2 && kChunks % 8 == 0;
+  static constexpr bool kSwizzled = kChunkBytes == 16 && kChunks % 8 == 0;
   // An odd number of 16 bytes, or a swizzle, puts 8 rows' pieces into different banks.
   static constexpr int kRowBytes = kSwizzled ? kChunks * 16 : ((kElement * kSteps) | 1) * 16;
   static constexpr int kBytes = kKeys * kRowBytes;  // of K or V
   static constexpr int kStageBytes = 2 * kBytes;
-  static constexpr int kStages = kStageBytes > 2048 ? 3 : 4;
+  // Of e4m3 a stage has half the bytes, and as many are to be under way.
+  static constexpr int kStages = kStageBytes > 4096   ? 3
+                                 : kElement == 2      ? (kStageBytes > 2048 ? 3 : 4)
+                                 : kStageBytes > 2560 ? 4
+                                                      : 5;
   static constexpr int kWarpBytes = kStages * kStageBytes;
 
   static __device__ __forceinline__ int offset(int row, int chunk) {
     return row * kRowBytes + (kSwizzled ? chunk ^ (row & 7) : chunk) * kChunkBytes;
+  }
+  /// The 16 bytes that step `s` of a row of e4m3 has.
+  static __device__ __forceinline__ int step_offset(int row, int s) {
+    return row * kRowBytes + (kSwizzled ? s ^ (row & 7) : s) * 16;
   }
 };
 
@@ -114,34 +122,39 @@ __device__ __forceinline__ uint32_t packed(float low, float high) {
   return x;
 }
 
-/// Four e4m3 as two pairs of T, the lower two first. Exact.
 template <class T>
+__device__ __forceinline__ float2 widened(uint32_t pair) {
+  if constexpr (std::is_same_v<T, __half>) {
+    return __half22float2(*reinterpret_cast<const __half2*>(&pair));
+  } else {
+    return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u)};
+  }
+}
+
+/// Four e4m3 as two pairs of __half, the lower two first. Exact.
 __device__ __forceinline__ void widen(uint32_t four, uint32_t& low, uint32_t& high) {
   const auto pair = [](uint32_t two) {
     const __half2_raw x =
         __nv_cvt_fp8x2_to_halfraw2(static_cast<__nv_fp8x2_storage_t>(two), __NV_E4M3);
-    if constexpr (std::is_same_v<T, __half>) {
-      return static_cast<uint32_t>(x.x) | static_cast<uint32_t>(x.y) << 16;
-    } else {
-      const float2 f = __half22float2(__half2(x));
-      return packed<T>(f.x, f.y);
-    }
+    return static_cast<uint32_t>(x.x) | static_cast<uint32_t>(x.y) << 16;
   };
   low = pair(four & 0xffffu);
   high = pair(four >> 16);
 }
 
-/// Keys [16, 16 dims] of step `s` as a left operand. Of e4m3, a thread's columns are 4 dims that
-/// follow each other, which is as good as any order if queries come in the same one.
-template <class T, class KV, int kDim>
+/// Keys [16, 16 dims] of step `s` as a left operand, e4m3 as __half. Of those, a thread's columns
+/// are 4 dims that follow each other, which is as good as any order if queries come in the same
+/// one.
+template <class KV, int kDim>
 __device__ __forceinline__ void load_keys(uint32_t (&x)[4], uint32_t tile, int s, int lane) {
   using Tile = DecodeTile<KV, kDim>;
   if constexpr (Tile::kElement == 2) {
     load_matrices(x, tile + Tile::offset(lane & 15, 2 * s + (lane >> 4)));
   } else {
-    const uint32_t at = tile + (lane >> 2) * Tile::kRowBytes + 16 * s + 4 * (lane & 3);
-    widen<T>(load_word(at), x[0], x[2]);
-    widen<T>(load_word(at + 8 * Tile::kRowBytes), x[1], x[3]);
+    // The row 8 further on is swizzled alike.
+    const uint32_t at = tile + Tile::step_offset(lane >> 2, s) + 4 * (lane & 3);
+    widen(load_word(at), x[0], x[2]);
+    widen(load_word(at + 8 * Tile::kRowBytes), x[1], x[3]);
   }
 }
 /// The dim that half a right operand of step 0 begins with.
@@ -152,7 +165,7 @@ __device__ __forceinline__ int query_dim(int half, int lane) {
 
 /// Values [16 dims of step `s`, 16 keys] as a left operand. Of e4m3, rows g and g + 8 are dims 2 g
 /// and 2 g + 1: pairs of bytes travel through a transposition of 16-bit elements.
-template <class T, class KV, int kDim>
+template <class KV, int kDim>
 __device__ __forceinline__ void load_values(uint32_t (&x)[4], uint32_t tile, int s, int lane) {
   using Tile = DecodeTile<KV, kDim>;
   if constexpr (Tile::kElement == 2) {
@@ -160,9 +173,9 @@ __device__ __forceinline__ void load_values(uint32_t (&x)[4], uint32_t tile, int
         x, tile + Tile::offset((lane & 7) + (lane >> 4) * 8, 2 * s + ((lane >> 3) & 1)));
   } else {
     uint32_t pairs[2];  // byte 0: key 2 t, dim 2 g; 1: dim 2 g + 1; 2 and 3: key 2 t + 1
-    load_matrices_transposed(pairs, tile + (lane & 15) * Tile::kRowBytes + 16 * s);
-    widen<T>(__byte_perm(pairs[0], 0, 0x3120), x[0], x[1]);
-    widen<T>(__byte_perm(pairs[1], 0, 0x3120), x[2], x[3]);
+    load_matrices_transposed(pairs, tile + Tile::step_offset(lane & 15, s));
+    widen(__byte_perm(pairs[0], 0, 0x3120), x[0], x[1]);
+    widen(__byte_perm(pairs[1], 0, 0x3120), x[2], x[3]);
   }
 }
 /// The dim of row lane / 4, or of that + 8, of step 0.

@@ -179,56 +179,96 @@ __device__ __forceinline__ void put_part(const DecodeParams& p, const DecodeUnit
   if (dim == 0) __stcg(p.partial_sums + at, make_float2(top, weights));
 }
 
-/// Reads the slots of all parts, `kAtOnce` at a time to have many loads under way.
-template <class T>
-__device__ __forceinline__ void merge_parts(const DecodeParams& p, const DecodeUnit& u) {
-  constexpr int kAtOnce = 12;
-  const int quads = p.head_dim / 4;
-  for (int i = static_cast<int>(threadIdx.x); i < u.rows * quads;
-       i += static_cast<int>(blockDim.x)) {
-    const int row = i / quads, dim = (i - row * quads) * 4;
-    float top = kNoScore, weights = 0;
-    float4 sum{};
-    for (int first = 0; first < u.parts; first += kAtOnce) {
-      float2 of_part[kAtOnce];
-      float4 x[kAtOnce];
+/// Some parts of a row's four values, added up.
+struct MergedParts {
+  float4 sum{};
+  float top = kNoScore;
+  float weights = 0;
+
+  __device__ __forceinline__ void scale_to(float higher) {
+    const float keep = exp2f(top - higher);
+    top = higher;
+    sum = {sum.x * keep, sum.y * keep, sum.z * keep, sum.w * keep};
+    weights *= keep;
+  }
+  __device__ __forceinline__ void add(float4 x, float2 of_part) {
+    const float factor = exp2f(of_part.x - top);
+    sum.x += factor * x.x;
+    sum.y += factor * x.y;
+    sum.z += factor * x.z;
+    sum.w += factor * x.w;
+    weights += factor * of_part.y;
+  }
+};
+
+/// Each `step`-th part from `first` on, kAtOnce at a time to have many loads under way.
+template <int kAtOnce>
+__device__ __forceinline__ MergedParts read_parts(const DecodeParams& p, const DecodeUnit& u,
+                                                  int row, int dim, int first, int step) {
+  MergedParts merged;
+  for (; first < u.parts; first += kAtOnce * step) {
+    float2 of_part[kAtOnce];
+    float4 x[kAtOnce];
 #pragma unroll
-      for (int k = 0; k < kAtOnce; ++k) {
-        of_part[k] = make_float2(kNoScore, 0.0f);
-        x[k] = float4{};
-        if (first + k < u.parts) {
-          const int64_t at =
-              int64_t{ops::partial_slot(u.first_worker + first + k, u.first_worker)} * p.max_rows +
-              row;
-          of_part[k] = __ldcg(p.partial_sums + at);
-          x[k] = __ldcg(reinterpret_cast<const float4*>(p.partials + at * p.head_dim + dim));
-        }
-      }
-      float higher = top;
-#pragma unroll
-      for (int k = 0; k < kAtOnce; ++k) higher = fmaxf(higher, of_part[k].x);
-      const float keep = exp2f(top - higher);
-      top = higher;
-      sum = {sum.x * keep, sum.y * keep, sum.z * keep, sum.w * keep};
-      weights *= keep;
-#pragma unroll
-      for (int k = 0; k < kAtOnce; ++k) {
-        const float factor = exp2f(of_part[k].x - top);
-        sum.x += factor * x[k].x;
-        sum.y += factor * x[k].y;
-        sum.z += factor * x[k].z;
-        sum.w += factor * x[k].w;
-        weights += factor * of_part[k].y;
+    for (int k = 0; k < kAtOnce; ++k) {
+      of_part[k] = make_float2(kNoScore, 0.0f);
+      x[k] = float4{};
+      const int part = first + k * step;
+      if (part < u.parts) {
+        const int64_t at =
+            int64_t{ops::partial_slot(u.first_worker + part, u.first_worker)} * p.max_rows + row;
+        of_part[k] = __ldcg(p.partial_sums + at);
+        x[k] = __ldcg(reinterpret_cast<const float4*>(p.partials + at * p.head_dim + dim));
       }
     }
-    write_output<T>(p, u, row, dim, sum, weights);
+    float higher = merged.top;
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k) higher = fmaxf(higher, of_part[k].x);
+    merged.scale_to(higher);
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k) merged.add(x[k], of_part[k]);
   }
+  return merged;
+}
+
+/// Reads the slots of all parts and writes the output. Threads that a row's values leave over share
+/// the parts; what they have meets in shared memory: scratch_of(thread) is where a thread may put a
+/// MergedParts. All of a block call it.
+template <class T, int kAtOnce, class ScratchOf>
+__device__ __forceinline__ void merge_parts(const DecodeParams& p, const DecodeUnit& u,
+                                            ScratchOf scratch_of) {
+  const int quads = p.head_dim / 4, items = u.rows * quads;
+  const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x);
+  const int groups = min(threads / items, u.parts);
+  if (groups <= 1) {
+    for (int i = thread; i < items; i += threads) {
+      const int row = i / quads, dim = (i - row * quads) * 4;
+      const MergedParts merged = read_parts<kAtOnce>(p, u, row, dim, 0, 1);
+      write_output<T>(p, u, row, dim, merged.sum, merged.weights);
+    }
+    return;
+  }
+  const int group = thread / items, i = thread - group * items;
+  const int row = i / quads, dim = (i - row * quads) * 4;
+  if (group < groups) *scratch_of(thread) = read_parts<kAtOnce>(p, u, row, dim, group, groups);
+  __syncthreads();
+  if (group == 0) {
+    MergedParts merged = *scratch_of(thread);
+    for (int g = 1; g < groups; ++g) {
+      const MergedParts other = *scratch_of(thread + g * items);
+      merged.scale_to(fmaxf(merged.top, other.top));
+      merged.add(other.sum, make_float2(other.top, other.weights));
+    }
+    write_output<T>(p, u, row, dim, merged.sum, merged.weights);
+  }
+  __syncthreads();  // the scratch is needed again
 }
 
 /// Counts the block in once all its threads have written the slot; the last one merges. All of a
-/// block call it, behind combine_warps; it has a barrier in any case.
-template <class T>
-__device__ __forceinline__ void arrive(const DecodeParams& p, const DecodeUnit& u, int* last) {
+/// block call it, behind combine_warps; it has a barrier in any case. scratch_of: see merge_parts.
+template <class T, int kAtOnce, class ScratchOf>
+__device__ __forceinline__ void arrive(const DecodeParams& p, const DecodeUnit& u, int* last,
+                                       ScratchOf scratch_of) {
   __syncthreads();
   if (u.parts == 1) return;
   if (threadIdx.x == 0) {
@@ -243,7 +283,7 @@ __device__ __forceinline__ void arrive(const DecodeParams& p, const DecodeUnit& 
     if (*last) *counter = 0;
   }
   __syncthreads();
-  if (*last) merge_parts<T>(p, u);
+  if (*last) merge_parts<T, kAtOnce>(p, u, scratch_of);
 }
 
 }  // namespace mmcore::cuda

@@ -224,7 +224,30 @@ TEST_F(Decode, DividesALongSequenceAmongAll) {
   }
 }
 
-/// Units cut at any place, over blocks of one cluster and of two: no teams, as one is much longer.
+/// More units than workers: cut at any place, so that one may end and another begin in a worker.
+TEST_F(Decode, CutsManyUnitsAnywhere) {
+  for (uint64_t seed = 0; seed < 6; ++seed) {
+    Rng rng(seed + 800);
+    AttentionCase c;
+    c.dtype = seed % 2 ? DType::kBFloat16 : DType::kFloat16;
+    c.kv_dtype = c.dtype;
+    c.head_dim = pick<int64_t>(rng, {64, 128});
+    c.kv_heads = 4;
+    c.group = pick<int64_t>(rng, {1, 3, 7});
+    c.scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+    c.query_lens.assign(40, 1);
+    for (size_t n = 0; n < c.query_lens.size(); ++n) {
+      c.key_lens.push_back(1 + static_cast<int64_t>(rng() % 300));
+    }
+    c.key_lens[7] = 2500;
+    if (seed >= 4) c = c.with_float8(rng);
+    SCOPED_TRACE("seed " + std::to_string(seed) + ": " + c.describe());
+    check_case(c, rng, 1);
+    if (HasFailure()) return;
+  }
+}
+
+/// Units that begin where workers do, some of many parts: no teams, as one is much longer.
 TEST_F(Decode, RandomBatchesOfOneLongSequence) {
   for (uint64_t seed = 0; seed < 25; ++seed) {
     Rng rng(seed + 700);
