@@ -105,8 +105,8 @@ Status launch_decode(const ops::AttentionProblem& problem, const DecodeWork& wor
                      const DeviceFacts& facts, cudaStream_t stream) {
   DecodeParams params = params_of(problem, work);
   // Where the call's sequences are few enough, whatever their lengths in this step.
-  params.teams = facts.capability >= 90 && work.num_workers % ops::kDecodeCluster == 0 &&
-                 int64_t{2} * problem.sequences * params.units <= work.num_workers;
+  params.teams = facts.capability >= 90 &&
+                 ops::may_have_teams(int64_t{problem.sequences} * params.units, work.num_workers);
   const auto launch = [&]<class T>() {
     return params.kv_dtype == DType::kFloat8E4M3
                ? launch_dim<T, __nv_fp8_e4m3>(params, work.num_workers, facts, stream)

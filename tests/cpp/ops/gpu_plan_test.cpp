@@ -225,12 +225,16 @@ TEST(GpuPlan, GivesAllMultiprocessorsAboutTheSame) {
         }
       }
       for (const auto& [worker, work] : cells) {
-        // Teams may take a quarter more, which their merge makes up for.
-        const int64_t share = total / plan.layout().workers + 1;
+        // Teams may take a quarter more, which their merge makes up for, and few units half as
+        // much again of what the last cluster leaves them.
+        const int64_t units = int64_t{kv_heads} * (longs + shorts), workers = plan.layout().workers;
         const bool teams = plan.worker(0).team > 1;
-        EXPECT_LE(work, std::max<int64_t>(teams ? kTeamChunk : kMinChunk,
-                                          teams ? 5 * share / 4 + 1 : share) +
-                            kUnitOverhead)
+        int64_t share = total / workers + 1;
+        if (!teams && may_have_teams(units, static_cast<int32_t>(workers))) {
+          share = total / (workers - kDecodeCluster) + 1;
+        }
+        const int64_t most = teams ? 5 * share / 4 + 1 : units <= workers ? 3 * share / 2 : share;
+        EXPECT_LE(work, std::max<int64_t>(teams ? kTeamChunk : kMinChunk, most) + kUnitOverhead)
             << long_keys << " " << short_keys << " kv heads " << kv_heads << " worker " << worker;
       }
     }
@@ -289,6 +293,55 @@ TEST(GpuPlan, FewUnitsHaveTeams) {
       EXPECT_EQ(first % team, 0);
       EXPECT_EQ(first / team, last / team);
     }
+  }
+}
+
+/// A worker has one part of a unit or some whole ones, wherever units are few, and where blocks are
+/// in clusters the last of those has nothing to do.
+TEST(GpuPlan, FewUnitsBeginWhereWorkersDo) {
+  struct Case {
+    std::vector<int32_t> keys;
+    int32_t kv_heads;
+    int32_t workers;
+    size_t cut;  // units of several workers
+  };
+  std::vector<int32_t> eighth(8, 256), thirty_second(32, 512), skewed(32, 512);
+  eighth[3] = 8192;
+  skewed[31] = 16384;
+  for (const Case& c : {Case{{16384}, 8, 120, 8},
+                        {{16384}, 4, 120, 4},
+                        {{16384}, 3, 120, 3},
+                        {std::vector<int32_t>(8, 16384), 3, 120, 24},
+                        {eighth, 3, 117, 3},
+                        {eighth, 8, 116, 8},
+                        {thirty_second, 3, 96, 0},
+                        {skewed, 3, 95, 3}}) {
+    Batch batch;
+    for (const int32_t keys : c.keys) batch.add(1, keys);
+    const auto sequences = static_cast<int32_t>(c.keys.size());
+    batch.shape = {.sequences = sequences,
+                   .tokens = sequences,
+                   .max_query_len = 1,
+                   .heads = 3 * c.kv_heads,
+                   .kv_heads = c.kv_heads,
+                   .head_dim = 64,
+                   .multiprocessors = 132};
+    SCOPED_TRACE(std::to_string(sequences) + " sequences, " + std::to_string(c.kv_heads));
+    const Plan plan(batch);
+    plan.expect_complete();
+    std::map<int32_t, size_t> whole, parts;
+    size_t cut = 0;
+    for (const auto& [unit, found] : plan.units()) {
+      if (found.size() > 1) ++cut;
+      for (const auto& [worker, part] : found) ++(found.size() > 1 ? parts : whole)[worker];
+    }
+    EXPECT_EQ(cut, c.cut);
+    EXPECT_EQ(whole.size() + parts.size(), static_cast<size_t>(c.workers));
+    for (const auto& [worker, count] : parts) {
+      EXPECT_EQ(count, 1u) << "worker " << worker;
+      EXPECT_EQ(whole.count(worker), 0u) << "worker " << worker;
+    }
+    for (const auto& [worker, count] : whole) EXPECT_LE(count, size_t{kMostTogether});
   }
 }
 

@@ -1,6 +1,8 @@
 #include "ops/attention/gpu_plan.h"
 
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <iterator>
 #include <limits>
@@ -55,6 +57,20 @@ void check_lengths(ShapeCheck& check, const Lengths& lengths, const AttentionPla
   }
 }
 
+/// Being measured: "align,team,spare".
+struct Tuning {
+  int32_t align = 12;  // eighths of an equal share that a worker of an aligned line may have
+  int32_t team = 5;    // quarters of it that a worker of a team may have
+  int32_t spare = 1;   // clusters left out where there are no teams
+};
+Tuning tuning() {
+  Tuning t;
+  if (const char* text = std::getenv("MMCORE_DECODE_PLAN")) {
+    static_cast<void>(std::sscanf(text, "%d,%d,%d", &t.align, &t.team, &t.spare));
+  }
+  return t;
+}
+
 /// What lies side by side on the line, and how workers share it.
 struct Line {
   std::vector<DecodeSequence> sequences;
@@ -73,12 +89,59 @@ void form_teams(Line& line, int32_t units, int32_t workers) {
   int32_t longest = 0;
   for (const DecodeSequence& s : line.sequences) longest = std::max(longest, s.cells);
   const int64_t chunk = std::max<int64_t>(2, divide_up(longest, team));
-  if (chunk > kTeamChunk && 4 * chunk > 5 * line.chunk) return;
+  if (chunk > kTeamChunk && 4 * chunk > tuning().team * line.chunk) return;
   line.team = team;
   line.chunk = chunk;
   const int64_t pitch = team * chunk;
   int64_t at = -kUnitOverhead;
   for (DecodeSequence& s : line.sequences) {
+    s.line = to_int32(at);
+    s.pitch = to_int32(pitch);
+    at += units * pitch;
+  }
+  line.end = at + kUnitOverhead;
+}
+
+/// Units of a sequence that share a worker with `chunk` cells, each in an equal share of them.
+int32_t together(int32_t cells, int64_t chunk) {
+  int32_t count = 1;
+  while (count < kMostTogether && chunk % (2 * count) == 0 &&
+         chunk / (2 * count) >= cells + kUnitOverhead) {
+    count *= 2;
+  }
+  return count;
+}
+
+/// What a unit takes of the line where none begins or ends within a worker's share of another one.
+int64_t aligned_pitch(int32_t cells, int64_t chunk) {
+  return cells > chunk ? divide_up(cells, chunk) * chunk : chunk / together(cells, chunk);
+}
+
+int64_t aligned_end(const Line& line, int32_t units, int64_t chunk) {
+  int64_t end = 0;
+  for (const DecodeSequence& s : line.sequences) end += units * aligned_pitch(s.cells, chunk);
+  return end;
+}
+
+/// Lets units begin where workers do, where workers do not get much more than an equal share by
+/// that. Then a worker has parts of one unit or some whole ones: what it would pay for a second
+/// unit and for a second merge is worth more than an even balance, for memory is busy anyway.
+void align_units(Line& line, int32_t units, int32_t workers) {
+  const int64_t all = static_cast<int64_t>(line.sequences.size()) * units;
+  if (all == 0 || all > workers) return;
+  int64_t chunk = line.chunk;
+  while (aligned_end(line, units, chunk) > workers * chunk) {
+    chunk += std::max<int64_t>(1, chunk / 32);
+    if (8 * chunk > tuning().align * line.chunk || workers * chunk > kMaxLine) return;
+  }
+  // Longer ones first: pitches divide those before them, so that all begin on a multiple of theirs.
+  std::stable_sort(
+      line.sequences.begin(), line.sequences.end(),
+      [](const DecodeSequence& a, const DecodeSequence& b) { return a.cells > b.cells; });
+  line.chunk = chunk;
+  int64_t at = -kUnitOverhead;
+  for (DecodeSequence& s : line.sequences) {
+    const int64_t pitch = aligned_pitch(s.cells, chunk);
     s.line = to_int32(at);
     s.pitch = to_int32(pitch);
     at += units * pitch;
@@ -111,6 +174,12 @@ Line lay_out(const Lengths& lengths, const AttentionPlanShape& shape, int32_t wo
   }
   line.chunk = std::max<int64_t>(kMinChunk, divide_up(line.end, workers));
   form_teams(line, units, workers);
+  if (line.team > 1) return line;
+  if (may_have_teams(static_cast<int64_t>(line.sequences.size()) * units, workers)) {
+    workers -= tuning().spare * kDecodeCluster;
+    line.chunk = std::max<int64_t>(kMinChunk, divide_up(line.end, workers));
+  }
+  align_units(line, units, workers);
   return line;
 }
 

@@ -46,6 +46,9 @@ inline constexpr int kDecodeCluster = 8;
 /// Cells that a worker of a team may have whatever its share of the whole would be.
 inline constexpr int kTeamChunk = 16;
 
+/// Whole units that a worker has in an aligned line, at most.
+inline constexpr int kMostTogether = 4;
+
 static_assert(kMinChunk > kUnitOverhead, "a worker's first unit must have cells in it");
 
 /// A sequence in decode. Words, because plans are copied as int32.
@@ -125,6 +128,14 @@ constexpr int32_t units_of(int32_t kv_heads, int32_t group) { return kv_heads * 
 
 constexpr bool is_decode(int64_t queries, int32_t group) {
   return queries == 1 || queries * group <= kDecodeRows;
+}
+
+/// Whether so few units may have teams: then blocks are launched in clusters. 16 clusters of 8 do
+/// not find 128 multiprocessors in the groups that a GPU has them in, so that some would share
+/// theirs and keep the next kernel from beginning early: without teams the last cluster has no
+/// work.
+constexpr bool may_have_teams(int64_t all_units, int32_t workers) {
+  return workers % kDecodeCluster == 0 && workers > kDecodeCluster && 2 * all_units <= workers;
 }
 
 /// No sequence of this shape can be a prefill.
