@@ -42,6 +42,12 @@ set(MMCORE_CUDA_SOURCES
   attention/prefill_wgmma_d72.cu
   attention/prefill_wgmma_d80.cu
   attention/prefill_wgmma_d96.cu
+  attention/prefill_wgmma_e4m3_d128.cu
+  attention/prefill_wgmma_e4m3_d256.cu
+  attention/prefill_wgmma_e4m3_d32.cu
+  attention/prefill_wgmma_e4m3_d64.cu
+  attention/prefill_wgmma_e4m3_d80.cu
+  attention/prefill_wgmma_e4m3_d96.cu
   attention/varlen.cpp
   copy_blocks.cu
   host/device.cpp

@@ -71,12 +71,16 @@ Status launch_attention(const char* op, const PrefillParams& a, cudaStream_t str
   const Result<const DeviceFacts*> facts = device_facts({DeviceType::kCuda, device});
   MMCORE_RETURN_IF_ERROR(facts.status());
   const auto launch = [&]<int D>() {
-    if (e4m3) return launch_prefill_e4m3<D>(op, a, stream);
     const DeviceFacts& f = *facts.value();
-    if (f.capability == 90 && attention_maps_possible(a)) {
-      return launch_prefill_wgmma<D>(op, a, f, stream);
+    const bool hopper = f.capability == 90 && attention_maps_possible(a);
+    if (e4m3) {
+      if constexpr (D % 16 == 0) {
+        if (hopper) return launch_prefill_wgmma_e4m3<D>(op, a, f, stream);
+      }
+      return launch_prefill_e4m3<D>(op, a, stream);
     }
-    return launch_prefill_mma<D>(op, a, stream);
+    return hopper ? launch_prefill_wgmma<D>(op, a, f, stream)
+                  : launch_prefill_mma<D>(op, a, stream);
   };
   switch (p.head_dim) {
     case 32:

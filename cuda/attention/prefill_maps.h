@@ -11,7 +11,8 @@
 namespace mmcore::cuda {
 
 /// Dimensions: element, head, row (within its block), block. A box holds 64 elements of box_rows
-/// rows of one head, of q those of a tile. Elements past the head dim read as zeros.
+/// rows of one head, of q those of a tile. Elements past the head dim read as zeros. Boxes of e4m3
+/// hold whole rows, side by side.
 struct AttentionMaps {
   CUtensorMap q;
   CUtensorMap k;
@@ -19,8 +20,8 @@ struct AttentionMaps {
   int32_t box_rows;
 };
 
-/// True when q, k and v can be described: 16-byte rows, and blocks of at least 8 rows, which keeps
-/// boxes on whole groups of swizzled rows.
+/// True when q, k and v can be described: rows and heads that begin at multiples of 16 bytes, and
+/// blocks of at least 8 rows, which keeps boxes on whole groups of swizzled rows.
 bool attention_maps_possible(const PrefillParams& params);
 
 /// Of at most `rows` rows of keys a box, a power of two.
@@ -31,5 +32,10 @@ Status attention_maps(const char* op, const PrefillParams& params, int32_t rows,
 template <int D>
 Status launch_prefill_wgmma(const char* op, const PrefillParams& params, const DeviceFacts& facts,
                             cudaStream_t stream);
+
+/// q of a 16-bit dtype, paged k and v of e4m3; otherwise as above. D: a multiple of 16.
+template <int D>
+Status launch_prefill_wgmma_e4m3(const char* op, const PrefillParams& params,
+                                 const DeviceFacts& facts, cudaStream_t stream);
 
 }  // namespace mmcore::cuda

@@ -46,7 +46,7 @@ Status launch_prefill_plain(const char* op, const PrefillParams& params, cudaStr
 template <int D>
 Status launch_prefill_mma(const char* op, const PrefillParams& params, cudaStream_t stream);
 
-/// q of a 16-bit dtype, k and v of e4m3; otherwise as above.
+/// q of a 16-bit dtype, k and v of e4m3; otherwise as above, and what no other kernel takes.
 template <int D>
 Status launch_prefill_e4m3(const char* op, const PrefillParams& params, cudaStream_t stream);
 

@@ -2,7 +2,8 @@
 // Where heads are wide they take turns, so that one computes a softmax while the other's products
 // run; within a group, scores of the next keys and sums over values run during the softmax of the
 // keys between. A third group loads, all through tensor maps: a warp keys, one values, one queries;
-// boxes of keys are runs of rows on one page. Blocks stay and go from tile to tile.
+// boxes of keys are runs of rows on one page. Keys and values of e4m3 pass through the registers of
+// the third group, which widens them. Blocks stay and go from tile to tile.
 #pragma once
 
 #include <cuda.h>
@@ -13,6 +14,9 @@
 #include "attention/prefill_maps.h"
 #include "attention/prefill_softmax.cuh"
 #include "attention/prefill_tile.cuh"
+#include "attention/prefill_wgmma_load.cuh"
+#include "attention/prefill_wgmma_shape.cuh"
+#include "attention/prefill_wgmma_widen.cuh"
 #include "device/convert.cuh"
 #include "device/hopper.cuh"
 #include "device/hopper_products.cuh"
@@ -21,159 +25,10 @@
 namespace mmcore::cuda {
 namespace wgmma {
 
-inline constexpr int kGroup = 128;  // threads
-inline constexpr int kThreads = 3 * kGroup;
 inline constexpr int kMultiplyRegisters = 232;
 inline constexpr int kLoadRegisters = 40;
-inline constexpr int kPanelColumns = 64;  // a row of a panel is 128 bytes
-inline constexpr int kQueryPanel = kPrefillTileRows * 128;
-
-/// Shared memory: queries, then keys, then values of each stage, all in panels of 64 columns; what
-/// is left of a head dim in the last panel is zeros.
-template <int D>
-struct Shape {
-  static constexpr int kKeys = D > 128 ? 64 : 128;
-  static constexpr int kPanels = (D + kPanelColumns - 1) / kPanelColumns;
-  static constexpr int kSteps = (D + 15) / 16;
-  static constexpr int kStages = D > 64 ? 2 : 4;
-  static constexpr int kQueryStages = D > 128 ? 1 : 2;
-  // Narrow heads have more softmax than products: the two groups had better not wait for each
-  // other, and a group's weights come before it waits for its products.
-  static constexpr bool kTurns = D > 64;
-  static constexpr bool kWeightsBeforeWait = !kTurns;
-  static constexpr int kKeyPanel = kKeys * 128;
-  static constexpr int kQueryBytes = kPanels * kQueryPanel;
-  static constexpr int kKeyBytes = kPanels * kKeyPanel;
-  static constexpr int kSharedBytes =
-      kQueryStages * kQueryBytes + 2 * kStages * kKeyBytes + 1024;  // to align
-};
-
-/// What the loaders say of a tile besides its queries. sequence -1: there are no more.
-struct TileNote {
-  QueryTile tile;
-  int32_t head;
-  int32_t first_row;  // of q and out
-};
-
-/// Barriers at fixed places; "full" ones count loads, "free" ones warps that have read.
-template <int kStages, int kQueryStages>
-struct Barriers {
-  uint64_t query_full[kQueryStages], query_free[kQueryStages];
-  uint64_t keys_full[kStages], keys_free[kStages];
-  uint64_t values_full[kStages], values_free[kStages];
-};
-
-using hopper::Ring;
-
-__device__ __forceinline__ uint32_t address(const void* shared) {
-  return hopper::shared_address(shared);
-}
-
-template <class S>
-using BarriersOf = Barriers<S::kStages, S::kQueryStages>;
-
-/// The tiles of key rows that a tile of queries sees: [begin, end).
-template <int kKeys>
-__device__ __forceinline__ KeySpan key_tiles(const PrefillParams& a, const QueryTile& tile) {
-  const KeySpan span = visible(a.p, tile, tile.first, tile.first + tile.rows() - 1);
-  if (span.end <= span.begin) return {0, 0};
-  return {span.begin / kKeys, (span.end + kKeys - 1) / kKeys};
-}
-
-/// Calls f(tile, head) for this block's tiles, heads that share keys one after another. Rounds run
-/// to and fro, so that a block which had the longest of one has the shortest of the next.
-template <class F>
-__device__ __forceinline__ void for_each_tile(const PrefillParams& a, F&& f) {
-  const int32_t tiles = a.tiles != nullptr ? min(*a.count, a.max_tiles) : a.max_tiles;
-  const auto blocks = static_cast<int32_t>(gridDim.x), block = static_cast<int32_t>(blockIdx.x);
-  const int32_t items = tiles * a.p.heads;
-  for (int32_t first = 0, back = 0; first < items; first += blocks, back ^= 1) {
-    const int32_t item = first + (back != 0 ? blocks - 1 - block : block);
-    if (item >= items) continue;
-    QueryTile tile;
-    if (!find_tile(a, item / a.p.heads, tile) || tile.rows() <= 0) continue;
-    f(tile, item % a.p.heads);
-  }
-}
-
-/// One warp: boxes of keys, or of values, the last of a tile's first.
-template <class S>
-__device__ __forceinline__ void load_rows(const PrefillParams& a, const CUtensorMap& map,
-                                          int32_t box_rows, uint32_t stages, uint64_t* full,
-                                          uint64_t* free) {
-  const int lane = threadIdx.x & 31;
-  const int panel = lane % S::kPanels, box = lane / S::kPanels;
-  const uint32_t to = stages + static_cast<uint32_t>(panel * S::kKeyPanel + box * box_rows * 128);
-  const ops::AttentionProblem& p = a.p;
-  const bool paged = p.block_tables != nullptr;
-  Ring<S::kStages> ring;
-  for_each_tile(a, [&](const QueryTile& tile, int32_t head) {
-    const int32_t kv_head = head / (p.heads / p.kv_heads);
-    const KeySpan span = key_tiles<S::kKeys>(a, tile);
-    const int32_t start = paged ? 0 : p.kv_start[tile.sequence];
-    // Of this lane's box in tile t; read a tile ahead.
-    const auto block_of = [&](int32_t t) {
-      const int32_t row = t * S::kKeys + box * box_rows;
-      if (!paged || t < span.begin || row >= tile.keys || box * box_rows >= S::kKeys) return 0;
-      return p.block_tables[tile.sequence * p.table_stride + (row >> p.block_shift)];
-    };
-    int32_t block = block_of(span.end - 1);
-    for (int32_t t = span.end - 1; t >= span.begin; --t) {
-      const int32_t first = t * S::kKeys;
-      const int32_t boxes = (min(S::kKeys, tile.keys - first) + box_rows - 1) / box_rows;
-      const int32_t next = block_of(t - 1);
-      int32_t row = start + first + box * box_rows;
-      if (paged) row &= (1 << p.block_shift) - 1;
-      hopper::barrier_wait(address(&free[ring.stage]), ring.parity ^ 1);
-      if (lane == 0) {
-        hopper::barrier_expect(address(&full[ring.stage]),
-                               static_cast<uint32_t>(boxes * box_rows * 128 * S::kPanels));
-      }
-      __syncwarp();
-      if (box < boxes) {
-        hopper::copy_box(to + static_cast<uint32_t>(ring.stage * S::kKeyBytes), map,
-                         address(&full[ring.stage]), panel * kPanelColumns, kv_head, row, block);
-      }
-      block = next;
-      ring.next();
-    }
-  });
-}
-
-/// One warp: the queries of tile after tile, and their notes. Rows past a sequence's last are those
-/// of the next, or zeros: what becomes of them is not stored.
-template <class S>
-__device__ __forceinline__ void load_queries(const PrefillParams& a, const CUtensorMap& map,
-                                             uint32_t queries_at, TileNote* notes,
-                                             BarriersOf<S>& barriers) {
-  const bool leads = (threadIdx.x & 31) == 0;
-  Ring<S::kQueryStages> ring;
-  const auto await_free = [&] {
-    hopper::barrier_wait(address(&barriers.query_free[ring.stage]), ring.parity ^ 1);
-  };
-  for_each_tile(a, [&](const QueryTile& tile, int32_t head) {
-    const int32_t first_row = a.p.query_start[tile.sequence] + tile.first;
-    const uint32_t full = address(&barriers.query_full[ring.stage]);
-    if (leads) {
-      await_free();
-      notes[ring.stage] = {tile, head, first_row};
-      hopper::barrier_expect(full, S::kQueryBytes);
-#pragma unroll
-      for (int panel = 0; panel < S::kPanels; ++panel) {
-        hopper::copy_box(
-            queries_at + static_cast<uint32_t>(ring.stage * S::kQueryBytes + panel * kQueryPanel),
-            map, full, panel * kPanelColumns, head, first_row, 0);
-      }
-    }
-    __syncwarp();
-    ring.next();
-  });
-  if (leads) {
-    await_free();
-    notes[ring.stage].tile.sequence = -1;
-    hopper::barrier_arrive(address(&barriers.query_full[ring.stage]));
-  }
-}
+inline constexpr int kMultiplyWidenedRegisters = 208;
+inline constexpr int kWidenRegisters = 88;
 
 /// Zeroes the rows of a stage of values that no key belongs to: what memory holds there may be NaN,
 /// and a weight of 0 would not make it go away. Both groups do it, each before it reads.
@@ -194,7 +49,7 @@ __device__ __forceinline__ void clear_values(uint32_t values, int32_t rows, int 
 }
 
 /// One warpgroup: 64 rows of each tile.
-template <int D, class T>
+template <int D, class T, class KV>
 __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t queries_at,
                                          uint32_t keys_at, uint32_t values_at,
                                          const TileNote* notes, BarriersOf<Shape<D>>& barriers,
@@ -283,7 +138,7 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
       release(barriers.keys_free[ring.stage]);
       to_weights(t, factor);
       pack_weights();
-      if (tile.keys - t * S::kKeys < S::kKeys) {
+      if (!kWidened<T, KV> && tile.keys - t * S::kKeys < S::kKeys) {
         hopper::barrier_wait(address(&barriers.values_full[value_ring.stage]), value_ring.parity);
         clear_values<S>(values_at + static_cast<uint32_t>(value_ring.stage * S::kKeyBytes),
                         tile.keys - t * S::kKeys, group);
@@ -326,6 +181,10 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
 
     float inverse[2];
     softmax.inverse(inverse);
+    if constexpr (kWidened<T, KV>) {
+      inverse[0] *= p.v_scale;
+      inverse[1] *= p.v_scale;
+    }
     const int own = own_row + lane / 4;
     T* const out = static_cast<T*>(p.out) + (now.first_row + int64_t{own}) * p.out_row_stride +
                    now.head * p.out_head_stride;
@@ -336,19 +195,21 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
   if (group == 0) await_turn();  // takes the turn nobody needs
 }
 
-template <int D, class T>
+template <int D, class T, class KV>
 __global__ void __launch_bounds__(kThreads, 1)
     prefill(const __grid_constant__ PrefillParams a, const __grid_constant__ AttentionMaps maps) {
 #if defined(MMCORE_HOPPER)
   using S = Shape<D>;
+  constexpr bool kWiden = kWidened<T, KV>;
   extern __shared__ uint8_t shared[];
   __shared__ BarriersOf<S> barriers;
+  __shared__ StagedBarriers staged;
   __shared__ TileNote notes[S::kQueryStages];
   const uint32_t queries_at = (address(shared) + 1023) / 1024 * 1024;
   const uint32_t keys_at = queries_at + S::kQueryStages * S::kQueryBytes;
   const uint32_t values_at = keys_at + S::kStages * S::kKeyBytes;
   if (threadIdx.x == 0) {
-    constexpr uint32_t kReadingWarps = 8;
+    constexpr uint32_t kReadingWarps = 8, kWritingWarps = kWiden ? kLoadWarps : 1;
     for (int i = 0; i < S::kQueryStages; ++i) {
       hopper::barrier_init(address(&barriers.query_full[i]), 1);
       // The note is read by ordinary instructions: every thread arrives for itself. A warp's
@@ -356,43 +217,57 @@ __global__ void __launch_bounds__(kThreads, 1)
       hopper::barrier_init(address(&barriers.query_free[i]), 2 * kGroup);
     }
     for (int i = 0; i < S::kStages; ++i) {
-      hopper::barrier_init(address(&barriers.keys_full[i]), 1);
+      hopper::barrier_init(address(&barriers.keys_full[i]), kWritingWarps);
       hopper::barrier_init(address(&barriers.keys_free[i]), kReadingWarps);
-      hopper::barrier_init(address(&barriers.values_full[i]), 1);
+      hopper::barrier_init(address(&barriers.values_full[i]), kWritingWarps);
       hopper::barrier_init(address(&barriers.values_free[i]), kReadingWarps);
+    }
+    if constexpr (kWiden) {
+      for (auto& warp : staged.full) {
+        for (uint64_t& barrier : warp) hopper::barrier_init(address(&barrier), 1);
+      }
     }
     hopper::barrier_init_fence();
   }
   __syncthreads();
   const int group = static_cast<int>(threadIdx.x) / kGroup;
   if (group == 0) {
-    hopper::give_registers<kLoadRegisters>();
-    const int warp = static_cast<int>(threadIdx.x) / 32;
-    if (warp == 0) {
-      load_rows<S>(a, maps.k, maps.box_rows, keys_at, barriers.keys_full, barriers.keys_free);
-    } else if (warp == 1) {
-      load_rows<S>(a, maps.v, maps.box_rows, values_at, barriers.values_full, barriers.values_free);
-    } else if (warp == 2) {
-      load_queries<S>(a, maps.q, queries_at, notes, barriers);
+    hopper::give_registers<kWiden ? kWidenRegisters : kLoadRegisters>();
+    const QueryLoader<S> queries(a, maps.q, queries_at, notes, barriers);
+    if constexpr (kWiden) {
+      load_widened<D, T>(a, maps, queries, keys_at, values_at,
+                         values_at + S::kStages * S::kKeyBytes, barriers, staged);
+    } else {
+      const int warp = static_cast<int>(threadIdx.x) / 32;
+      if (warp == 0) {
+        load_rows<S>(a, maps.k, maps.box_rows, keys_at, barriers.keys_full, barriers.keys_free);
+      } else if (warp == 1) {
+        load_rows<S>(a, maps.v, maps.box_rows, values_at, barriers.values_full,
+                     barriers.values_free);
+      } else if (warp == 2) {
+        load_queries<S>(a, queries);
+      }
     }
   } else {
-    hopper::take_registers<kMultiplyRegisters>();
-    multiply<D, T>(a, queries_at, keys_at, values_at, notes, barriers, group - 1);
+    hopper::take_registers<kWiden ? kMultiplyWidenedRegisters : kMultiplyRegisters>();
+    multiply<D, T, KV>(a, queries_at, keys_at, values_at, notes, barriers, group - 1);
   }
 #else
   asm("trap;");
 #endif
 }
 
-template <int D, class T>
+template <int D, class T, class KV>
 Status launch(const char* op, const PrefillParams& a, const DeviceFacts& facts,
               cudaStream_t stream) {
   using S = Shape<D>;
+  constexpr bool kWiden = kWidened<T, KV>;
+  constexpr int kShared = S::kSharedBytes + (kWiden ? kStagedBytes<D> : 0);
   AttentionMaps maps;
-  MMCORE_RETURN_IF_ERROR(attention_maps(op, a, S::kKeys, maps));
-  MMCORE_RETURN_IF_ERROR(allow_shared(op, prefill<D, T>, S::kSharedBytes));
+  MMCORE_RETURN_IF_ERROR(attention_maps(op, a, kWiden ? S::kKeys / kLoadWarps : S::kKeys, maps));
+  MMCORE_RETURN_IF_ERROR(allow_shared(op, prefill<D, T, KV>, kShared));
   const auto blocks = std::min<int64_t>(int64_t{a.max_tiles} * a.p.heads, facts.multiprocessors);
-  prefill<D, T><<<static_cast<unsigned>(blocks), kThreads, S::kSharedBytes, stream>>>(a, maps);
+  prefill<D, T, KV><<<static_cast<unsigned>(blocks), kThreads, kShared, stream>>>(a, maps);
   return launch_status(op);
 }
 
@@ -401,8 +276,19 @@ Status launch(const char* op, const PrefillParams& a, const DeviceFacts& facts,
 template <int D>
 Status launch_prefill_wgmma(const char* op, const PrefillParams& a, const DeviceFacts& facts,
                             cudaStream_t stream) {
-  if (a.p.dtype == DType::kBFloat16) return wgmma::launch<D, __nv_bfloat16>(op, a, facts, stream);
-  return wgmma::launch<D, __half>(op, a, facts, stream);
+  if (a.p.dtype == DType::kBFloat16) {
+    return wgmma::launch<D, __nv_bfloat16, __nv_bfloat16>(op, a, facts, stream);
+  }
+  return wgmma::launch<D, __half, __half>(op, a, facts, stream);
+}
+
+template <int D>
+Status launch_prefill_wgmma_e4m3(const char* op, const PrefillParams& a, const DeviceFacts& facts,
+                                 cudaStream_t stream) {
+  if (a.p.dtype == DType::kBFloat16) {
+    return wgmma::launch<D, __nv_bfloat16, __nv_fp8_e4m3>(op, a, facts, stream);
+  }
+  return wgmma::launch<D, __half, __nv_fp8_e4m3>(op, a, facts, stream);
 }
 
 }  // namespace mmcore::cuda

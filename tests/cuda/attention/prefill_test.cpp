@@ -4,7 +4,12 @@
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <cstdint>
 #include <random>
+#include <set>
+#include <string>
+#include <vector>
 
 #include "attention/prefill_case.h"
 #include "attention/prefill_params.h"
@@ -122,6 +127,57 @@ TEST_F(PrefillTest, Float8KeysOfEveryHeadDimReduced) {
   }
 }
 
+/// One key a sequence: its values are the answer, whatever the scores are.
+TEST_F(PrefillTest, Float8IsWidenedExactlyReduced) {
+  for (const int dim : ops::kHeadDims) {
+    for (const DType dtype : {DType::kBFloat16, DType::kFloat16}) {
+      std::set<float> seen;
+      for (const float scale : {1.0f, 0.1f, 0.01f}) {
+        AttentionShape s;
+        s.dim = dim;
+        s.dtype = dtype;
+        s.kv_dtype = DType::kFloat8E4M3;
+        s.v_scale = scale;
+        s.heads = s.kv_heads = 2;
+        s.queries.assign(60, 1);
+        s.keys.assign(60, 1);
+        const AttentionBatch batch(s, 17);
+        const auto unscaled = [](ops::AttentionProblem problem, const PrefillWork& work,
+                                 cudaStream_t stream) {
+          problem.v_scale = 1.0f;
+          return launch_prefill(problem, work, stream);
+        };
+        ASSERT_TRUE(run(batch, s, -1, unscaled).ok());
+        const std::vector<float> got = batch.result();
+        const std::vector<double> want = batch.expected();
+        for (size_t i = 0; i < got.size(); ++i) {
+          ASSERT_EQ(got[i], static_cast<float>(want[i] / scale)) << s.describe();
+          seen.insert(got[i]);
+        }
+      }
+      EXPECT_GE(seen.size(), 220u);  // of 253
+    }
+  }
+}
+
+/// More tiles than multiprocessors, so that blocks go on from one to the next; some see no key.
+TEST_F(PrefillTest, Float8KeysOverManyTiles) {
+  for (const int dim : {64, 128, 256}) {
+    AttentionShape s;
+    s.dim = dim;
+    s.heads = 32;
+    s.kv_heads = 4;
+    s.scale = 1.0f / std::sqrt(static_cast<float>(dim));
+    s.queries = {300, 1, 129, 640, 17, 128, 2};
+    s.keys = {300, 513, 400, 640, 17, 900, 2};
+    check(with_float8(s, 6), 9);
+    s.window = 100;
+    s.causal = false;
+    s.block_size = 8;
+    check(with_float8(s, 9), 10);
+  }
+}
+
 TEST_F(PrefillTest, EveryHeadDimOverSeveralTiles) {
   for (const int dim : ops::kHeadDims) {
     for (const DType dtype : {DType::kBFloat16, DType::kFloat16}) {
@@ -144,15 +200,18 @@ Status launch_with_mma(const ops::AttentionProblem& problem, const PrefillWork& 
   params.tiles = work.tiles;
   params.count = work.count;
   params.max_tiles = work.max_tiles;
+  if (problem.kv_dtype != problem.dtype) return launch_prefill_e4m3<D>("prefill", params, stream);
   return launch_prefill_mma<D>("prefill", params, stream);
 }
 
 TEST_F(PrefillTest, MmaSyncOfEveryHeadDim) {
   const auto check_dim = [](auto launch, int dim) {
-    for (const DType dtype : {DType::kBFloat16, DType::kFloat16}) {
+    for (int i = 0; i < 4; ++i) {
+      const DType dtype = i % 2 == 0 ? DType::kBFloat16 : DType::kFloat16;
       AttentionShape s;
       s.dim = dim;
       s.dtype = s.kv_dtype = dtype;
+      if (i >= 2) s = with_float8(s, 5);
       s.scale = 1.0f / std::sqrt(static_cast<float>(dim));
       s.queries = {257, 40, 1};
       s.keys = {400, 40, 130};
@@ -180,6 +239,7 @@ TEST_F(PrefillTest, EveryBlockSize) {
       s.queries = {200, 64};
       s.keys = {333, 64};
       check(s, static_cast<uint32_t>(block));
+      check(with_float8(s, 4), static_cast<uint32_t>(block));
     }
   }
 }
@@ -245,8 +305,11 @@ TEST_F(PrefillTest, NothingToDo) {
 }
 
 TEST_F(PrefillTest, SameBitsAgain) {
-  for (const int dim : {64, 80, 128, 256}) {
+  for (int i = 0; i < 8; ++i) {
+    constexpr int kDims[] = {64, 80, 128, 256};
+    const int dim = kDims[i % 4];
     AttentionShape s;
+    if (i >= 4) s = with_float8(s, 5);
     s.dim = dim;
     s.heads = 8;
     s.kv_heads = 2;
@@ -255,9 +318,9 @@ TEST_F(PrefillTest, SameBitsAgain) {
     const AttentionBatch batch(s, 3);
     ASSERT_TRUE(run(batch, s).ok());
     const std::vector<uint8_t> once = batch.out_bytes();
-    for (int i = 0; i < 5; ++i) {
+    for (int again = 0; again < 5; ++again) {
       ASSERT_TRUE(run(batch, s).ok());
-      ASSERT_EQ(batch.out_bytes(), once) << "head dim " << dim;
+      ASSERT_EQ(batch.out_bytes(), once) << s.describe();
     }
   }
 }
