@@ -53,6 +53,8 @@ set(MMCORE_CUDA_SOURCES
   host/device.cpp
   host/gpu.cpp
   host/tensor_map_encoder.cpp
+  matrix/few_tokens.cpp
+  matrix/few_tokens.cu
   matrix/gemv.cu
   matrix/linear.cpp
   matrix/simt.cu
@@ -61,6 +63,8 @@ set(MMCORE_CUDA_SOURCES
   matrix/tensor_map.cpp
   matrix/wgmma.cpp
   matrix/wgmma_128.cu
+  matrix/wgmma_128_shared.cu
+  matrix/wgmma_128_wide.cu
   matrix/wgmma_144.cu
   matrix/wgmma_192.cu
   matrix/wgmma_192_wide.cu

@@ -12,7 +12,7 @@ from mmcore._C import ops
 
 __all__ = ["cases"]
 
-TOKENS = (1, 4, 8, 16, 64, 512, 2048)
+TOKENS = (1, 4, 8, 16, 32, 64, 512, 2048)
 LAYERS = {
     "qkv": (4096, 12288),
     "o": (4096, 4096),

@@ -2,7 +2,7 @@
 // from. A star marks the shape that it chooses. WRONG: a result whose bits are not those of the
 // first tile, though all of them add along k in the same order.
 //
-// Usage: mmcore_bench_wgmma_tiles
+// Usage: mmcore_bench_wgmma_tiles [TOKENS]: shapes with so many rows, all without it
 #include <array>
 #include <cstdio>
 #include <cstdlib>
@@ -33,7 +33,11 @@ constexpr std::array kShapes = {
     Shape{18432, 4096, 4096},
     Shape{64, 22016, 4096},
     Shape{256, 12288, 4096},
+    Shape{512, 4096, 4096},
+    Shape{512, 12288, 4096},
+    Shape{512, 22016, 4096},
     Shape{512, 4096, 11008},
+    Shape{512, 32064, 4096},
     Shape{641, 4096, 4096},
     Shape{641, 22016, 4096},
     Shape{2048, 12288, 4096},
@@ -51,6 +55,8 @@ const std::array kTiles = {
     Tile{"192 wide", kTile192Wide, run_wgmma_192_wide},
     Tile{"144", kTile144, run_wgmma_144},
     Tile{"128", kTile128, run_wgmma_128},
+    Tile{"128 wide", kTile128Wide, run_wgmma_128_wide},
+    Tile{"128 shared", kTile128Shared, run_wgmma_128_shared},
     Tile{"64", kTile64, run_wgmma_64},
 };
 
@@ -70,13 +76,14 @@ void* noise(int64_t elements) {
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
   const auto facts = device_facts({DeviceType::kCuda, 0});
   if (!facts.ok() || facts.value()->capability != 90) {
     std::puts("no Hopper GPU here: nothing to time");
     return 0;
   }
   for (const Shape& s : kShapes) {
+    if (argc > 1 && s.tokens != std::atoll(argv[1])) continue;
     MatrixProblem p{.dtype = DType::kBFloat16,
                     .x = noise(s.tokens * s.k),
                     .x_stride = s.k,

@@ -75,6 +75,10 @@ __device__ __forceinline__ void multiply_registers(float (&d)[kCount], const uin
 #define MMCORE_R15 "%120, %121, %122, %123, %124, %125, %126, %127"
 #define MMCORE_D(I) "+f"(d[I]), "+f"(d[I + 1]), "+f"(d[I + 2]), "+f"(d[I + 3]), \
   "+f"(d[I + 4]), "+f"(d[I + 5]), "+f"(d[I + 6]), "+f"(d[I + 7])
+#define MMCORE_ROWS_8 "%0, %1, %2, %3"
+#define MMCORE_SUMS_8 "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+#define MMCORE_ROWS_16 MMCORE_R0
+#define MMCORE_SUMS_16 MMCORE_D(0)
 #define MMCORE_ROWS_32 MMCORE_R0 ", " MMCORE_R1
 #define MMCORE_SUMS_32 MMCORE_D(0), MMCORE_D(8)
 #define MMCORE_ROWS_64 MMCORE_ROWS_32 ", " MMCORE_R2 ", " MMCORE_R3
@@ -124,6 +128,9 @@ __device__ __forceinline__ void multiply_registers(float (&d)[kCount], const uin
 #define MMCORE_REGISTERS(N, ...)                           \
   MMCORE_REGISTERS_OF(__nv_bfloat16, "bf16", N, __VA_ARGS__) \
   MMCORE_REGISTERS_OF(__half, "f16", N, __VA_ARGS__)
+MMCORE_SHARED(8, 4, 5, 6)
+MMCORE_SHARED(16, 8, 9, 10)
+MMCORE_SHARED(32, 16, 17, 18)
 MMCORE_SHARED(64, 32, 33, 34)
 MMCORE_SHARED(96, 48, 49, 50)
 MMCORE_SHARED(128, 64, 65, 66)
@@ -160,6 +167,10 @@ MMCORE_REGISTERS(256, 128, 129, 130, 131, 132, 133)
 #undef MMCORE_R13
 #undef MMCORE_R14
 #undef MMCORE_R15
+#undef MMCORE_ROWS_8
+#undef MMCORE_SUMS_8
+#undef MMCORE_ROWS_16
+#undef MMCORE_SUMS_16
 #undef MMCORE_ROWS_32
 #undef MMCORE_SUMS_32
 #undef MMCORE_ROWS_64

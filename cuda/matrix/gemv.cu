@@ -54,7 +54,17 @@ __global__ void __launch_bounds__(kWarps * 32) gemv_kernel(const __grid_constant
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) add(weights[i], k + i * kStep);
   }
-  for (; k < mine; k += kStep) add(load_streaming<V>(w + k), k);
+  if (k < mine) {  // together, too: one after the other they would cost as much as a whole round
+    V weights[kAhead - 1];
+#pragma unroll
+    for (int i = 0; i + 1 < kAhead; ++i) {
+      weights[i] = load_streaming<V>(k + i * kStep < mine ? w + k + i * kStep : w);
+    }
+#pragma unroll
+    for (int i = 0; i + 1 < kAhead; ++i) {
+      if (k + i * kStep < mine) add(weights[i], k + i * kStep);
+    }
+  }
 
   const float bias = p.bias == nullptr ? 0.0f : to_float(static_cast<const T*>(p.bias)[row]);
 #pragma unroll

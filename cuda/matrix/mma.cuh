@@ -43,6 +43,13 @@ __device__ __forceinline__ void load_matrices(uint32_t (&m)[4], uint32_t row) {
                : "r"(row));
 }
 
+/// An 8 x 8 matrix of 16-bit elements, transposed. A lane holds two neighbours of row lane / 4.
+__device__ __forceinline__ uint32_t transpose_matrix(uint32_t m) {
+  uint32_t t;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(t) : "r"(m));
+  return t;
+}
+
 /// 16 bytes to shared memory, in the background; zeros where `inside` is false.
 __device__ __forceinline__ void copy_async16(uint32_t to, const void* from, bool inside) {
   const int bytes = inside ? 16 : 0;

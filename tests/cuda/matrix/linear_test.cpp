@@ -4,6 +4,7 @@
 #include <array>
 #include <functional>
 
+#include "matrix/few_tokens.h"
 #include "matrix/matrix_case.h"
 #include "matrix/wgmma_tiles.h"
 
@@ -141,6 +142,54 @@ TEST_F(LinearTest, SkinnyKernelWithOneToken) {
   });
 }
 
+/// As on a device of a few clusters, so that each works on several tiles.
+Status run_few(const MatrixCase& one, int split, int clusters, int room, bool steady) {
+  DeviceFacts small = facts();
+  small.multiprocessors = split * clusters;
+  MatrixProblem problem = one.problem();
+  problem.steady_weights = steady;
+  return run_few_tokens("linear", problem, plan_few_tokens(problem, small, split, room), nullptr);
+}
+
+TEST_F(LinearTest, FewTokensKernel) {
+  skip_unless_hopper();
+  if (IsSkipped()) return;
+  for (const int split : {1, 2, 4, 8}) {
+    SCOPED_TRACE("split " + std::to_string(split));
+    const auto make = [](Rng& rng) {
+      return MatrixCase(rng, random_half(rng),
+                        {.tokens = between(rng, 1, kFewTokens),
+                         .n = 8 * between(rng, 1, 150),
+                         .k = rng() % 2 == 0 ? between(rng, 1, 300) : between(rng, 300, 4000),
+                         .align = 8});
+    };
+    int turn = 0;
+    check(24, make, [&](const MatrixCase& one) {
+      const int now = turn++ / 2;  // each case runs twice
+      const int room = now % 3 == 0 ? 80 * 1024 : facts().shared_bytes;
+      return run_few(one, split, now % 5 == 0 ? 32 / split : now % 5, room, now % 2 == 0);
+    });
+    if (HasFailure()) return;
+  }
+}
+
+TEST_F(LinearTest, ReducedFewTokensKernel) {
+  skip_unless_hopper();
+  if (IsSkipped()) return;
+  for (const int split : {1, 4}) {
+    SCOPED_TRACE("split " + std::to_string(split));
+    const auto make = [](Rng& rng) {
+      return MatrixCase(rng, DType::kBFloat16,
+                        {.tokens = between(rng, 1, kFewTokens),
+                         .n = 8 * between(rng, 30, 40),
+                         .k = between(rng, 400, 700),
+                         .align = 8});
+    };
+    check(2, make, [&](const MatrixCase& one) { return run_few(one, split, 1, 96 * 1024, true); });
+    if (HasFailure()) return;
+  }
+}
+
 using RunTile = Status (*)(const char*, const MatrixProblem&, int, cudaStream_t);
 struct Tile {
   const char* name;
@@ -152,6 +201,8 @@ const std::array kTiles = {Tile{"256", kTile256, run_wgmma_256},
                            Tile{"192 wide", kTile192Wide, run_wgmma_192_wide},
                            Tile{"144", kTile144, run_wgmma_144},
                            Tile{"128", kTile128, run_wgmma_128},
+                           Tile{"128 wide", kTile128Wide, run_wgmma_128_wide},
+                           Tile{"128 shared", kTile128Shared, run_wgmma_128_shared},
                            Tile{"64", kTile64, run_wgmma_64}};
 
 /// Few blocks, so that each works on several tiles.

@@ -1,0 +1,144 @@
+// Times the ways to compute products of few tokens: what plan_few_tokens and run_matrix choose by.
+// Weights come from memory, not from the L2 cache. "steady": weights are read before the kernel in
+// front has ended. WRONG: far from what the tensor core kernel gives.
+//
+// Usage: mmcore_bench_few_tokens
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+
+#include "graph_timing.h"
+#include "host/device.h"
+#include "matrix/few_tokens.h"
+#include "matrix/problem.h"
+#include "matrix/wgmma_tiles.h"
+
+namespace {
+
+using namespace mmcore;         // NOLINT: a program of its own
+using namespace mmcore::bench;  // NOLINT
+using namespace mmcore::cuda;   // NOLINT
+
+struct Layer {
+  const char* name;
+  int64_t n, k;
+};
+/// A 7B decoder's.
+constexpr std::array kLayers = {Layer{"qkv", 12288, 4096}, Layer{"o", 4096, 4096},
+                                Layer{"gate_up", 22016, 4096}, Layer{"down", 4096, 11008}};
+constexpr std::array<int64_t, 5> kTokens = {1, 8, 16, 32, 64};
+constexpr int64_t kPool = int64_t{400} << 20;  // bytes: weights of calls in a row lie apart
+
+/// +- 0.5 to 2, without a pattern.
+void* noise(int64_t elements) {
+  std::vector<uint16_t> values(static_cast<size_t>(elements));
+  uint32_t state = 12345;
+  for (uint16_t& value : values) {
+    state = state * 1664525u + 1013904223u;
+    value = static_cast<uint16_t>(0x3f00u | (state >> 16 & 0x80ffu));
+  }
+  void* data = nullptr;
+  must(cudaMalloc(&data, values.size() * 2));
+  must(cudaMemcpy(data, values.data(), values.size() * 2, cudaMemcpyHostToDevice));
+  return data;
+}
+
+float widened(uint16_t bits) {
+  const uint32_t word = uint32_t{bits} << 16;
+  float value;
+  std::memcpy(&value, &word, sizeof(value));
+  return value;
+}
+
+std::vector<uint16_t> result(const MatrixProblem& p) {
+  std::vector<uint16_t> values(static_cast<size_t>(p.tokens * p.n));
+  must(cudaDeviceSynchronize());
+  must(cudaMemcpy(values.data(), p.out, values.size() * 2, cudaMemcpyDeviceToHost));
+  must(cudaMemset(p.out, 0xff, values.size() * 2));
+  return values;
+}
+
+/// The root mean square of the difference, relative to that of `want`.
+double difference(const std::vector<uint16_t>& got, const std::vector<uint16_t>& want) {
+  double errors = 0, squares = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    const double error = widened(got[i]) - widened(want[i]);
+    errors += error * error;
+    squares += double{widened(want[i])} * widened(want[i]);
+  }
+  return std::sqrt(errors / squares);
+}
+
+}  // namespace
+
+int main() {
+  const auto found = device_facts({DeviceType::kCuda, 0});
+  if (!found.ok() || found.value()->capability != 90) {
+    std::puts("no Hopper GPU here: nothing to time");
+    return 0;
+  }
+  const DeviceFacts& facts = *found.value();
+  char* pool = static_cast<char*>(noise(kPool / 2));
+  void* x = noise(64 * 11008);
+  void* out = noise(64 * 22016);
+  for (const Layer& layer : kLayers) {
+    const int64_t bytes = layer.n * layer.k * 2, sets = kPool / bytes;
+    for (const int64_t tokens : kTokens) {
+      MatrixProblem p{.dtype = DType::kBFloat16,
+                      .x = x,
+                      .x_stride = layer.k,
+                      .w = pool,
+                      .w_stride = layer.k,
+                      .bias = nullptr,
+                      .out = out,
+                      .out_stride = layer.n,
+                      .rows = nullptr,
+                      .out_rows = tokens,
+                      .tokens = tokens,
+                      .n = layer.n,
+                      .k = layer.k};
+      must(run_tensor_core("linear", p, nullptr));
+      const std::vector<uint16_t> want = result(p);
+      std::printf("%-8s %3lld", layer.name, static_cast<long long>(tokens));
+      const auto time = [&](const char* name, const auto& run) {
+        for (const bool steady : {false, true}) {
+          p.w = pool;
+          p.steady_weights = steady;
+          must(run(nullptr));
+          const double error = difference(result(p), want);
+          const double us = graph_us(
+              [&](int i, Stream stream) {
+                p.w = pool + i % sets * bytes;
+                return run(stream_of(stream));
+              },
+              32);
+          if (steady) {
+            std::printf("/%.1f", us);
+          } else {
+            std::printf("  %s %.1f", name, us);
+          }
+          if (!(error < 1e-2)) std::printf(" WRONG %g", error);
+          std::fflush(stdout);
+        }
+      };
+      if (tokens == 1) {
+        time("gemv", [&](cudaStream_t s) { return run_gemv("linear", p, facts, s); });
+      } else if (tokens <= 16) {
+        time("skinny", [&](cudaStream_t s) { return run_skinny("linear", p, facts, s); });
+      } else {
+        time("wgmma", [&](cudaStream_t s) { return run_wgmma("linear", p, facts, s); });
+      }
+      for (const int split : {1, 2, 4}) {
+        for (const int room : {227, 113}) {
+          const FewTokensPlan plan = plan_few_tokens(p, facts, split, room * 1024);
+          char name[32];
+          std::snprintf(name, sizeof(name), "%dx%d(%d)", split, room, plan.stages);
+          time(name, [&](cudaStream_t s) { return run_few_tokens("linear", p, plan, s); });
+        }
+      }
+      std::puts("");
+    }
+  }
+  return 0;
+}

@@ -1,0 +1,61 @@
+#include "matrix/few_tokens.h"
+
+#include <algorithm>
+#include <cstdint>
+
+namespace mmcore::cuda {
+namespace {
+
+constexpr int kMostStages = 32;
+
+/// The largest tile, in boxes, where clusters' shares differ by one box at most.
+int64_t largest_tile(int64_t boxes, int64_t clusters, int64_t most) {
+  int64_t largest = 1;
+  for (const int64_t share : {boxes / clusters, (boxes + clusters - 1) / clusters}) {
+    const int64_t tiles = (share + most - 1) / most;
+    if (tiles > 0) largest = std::max(largest, (share + tiles - 1) / tiles);
+  }
+  return largest;
+}
+
+}  // namespace
+
+FewTokensPlan plan_few_tokens(const MatrixProblem& p, const DeviceFacts& facts, int split,
+                              int room) {
+  FewTokensPlan plan{};
+  plan.tokens = p.tokens <= 8 ? 8 : p.tokens <= 16 ? 16 : p.tokens <= 32 ? 32 : 64;
+  plan.split = split;
+  // Clusters of four take whole groups of multiprocessors, of which an H100 lacks one.
+  int64_t slots = std::max(1, facts.multiprocessors / split);
+  if (split > 2) slots = std::max<int64_t>(1, slots - slots / 33 * (split / 4));
+  // The largest boxes of those that leave the largest share smallest.
+  int64_t least = 0;
+  for (const int box : {64, 32, 16}) {
+    const int64_t boxes = (p.n + box - 1) / box;
+    const int64_t share = (boxes + slots - 1) / slots * box;
+    if (plan.box == 0 || share < least) {
+      least = share;
+      plan.box = box;
+      plan.boxes = boxes;
+    }
+  }
+  plan.clusters = static_cast<int>(std::min(slots, plan.boxes));
+  plan.most = kFewTokensBlock / plan.box;
+  const auto rows = static_cast<int>(largest_tile(plan.boxes, plan.clusters, plan.most)) * plan.box;
+  plan.stage_bytes = (rows + plan.tokens) * 128;
+  plan.tail_bytes = std::max(0, (rows + 63) / 64 * 64 - rows - plan.tokens) * 128;
+  plan.inbox_bytes = (split - 1) * (8 / split) * plan.tokens * 64;
+  constexpr int kAlignment = 1024, kPairs = 16 * 8;  // barriers of the exchange
+  const int left = room - kAlignment - kPairs - plan.tail_bytes - plan.inbox_bytes;
+  plan.stages = std::clamp(left / (plan.stage_bytes + 16), 2, kMostStages);
+  plan.shared_bytes = kAlignment + plan.stages * (plan.stage_bytes + 16) + kPairs +
+                      plan.tail_bytes + plan.inbox_bytes;
+  return plan;
+}
+
+FewTokensPlan plan_few_tokens(const MatrixProblem& p, const DeviceFacts& facts) {
+  const int split = p.tokens <= 16 ? 1 : 4;
+  return plan_few_tokens(p, facts, split, facts.shared_bytes);
+}
+
+}  // namespace mmcore::cuda
