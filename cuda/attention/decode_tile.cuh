@@ -133,6 +133,14 @@ __device__ __forceinline__ float2 widened(uint32_t pair) {
 
 /// Four e4m3 as two pairs of __half, the lower two first. Exact.
 __device__ __forceinline__ void widen(uint32_t four, uint32_t& low, uint32_t& high) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+  asm("{.reg .b16 lower, upper;\n"
+      "mov.b32 {lower, upper}, %2;\n"
+      "cvt.rn.f16x2.e4m3x2 %0, lower;\n"
+      "cvt.rn.f16x2.e4m3x2 %1, upper;}"
+      : "=r"(low), "=r"(high)
+      : "r"(four));
+#else
   const auto pair = [](uint32_t two) {
     const __half2_raw x =
         __nv_cvt_fp8x2_to_halfraw2(static_cast<__nv_fp8x2_storage_t>(two), __NV_E4M3);
@@ -140,6 +148,7 @@ __device__ __forceinline__ void widen(uint32_t four, uint32_t& low, uint32_t& hi
   };
   low = pair(four & 0xffffu);
   high = pair(four >> 16);
+#endif
 }
 
 /// Keys [16, 16 dims] of step `s` as a left operand, e4m3 as __half. Of those, a thread's columns
