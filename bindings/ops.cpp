@@ -83,17 +83,18 @@ void bind_matrix_ops(py::module_& m) {
   m.def(
       "linear",
       [](TensorView x, TensorView weight, TensorView bias, Writable out, TensorView out_rows,
-         int32_t act) {
+         int32_t act, bool steady_weight) {
         const ops::LinearArgs args{.x = x,
                                    .weight = weight,
                                    .bias = bias,
                                    .out = out.view,
                                    .out_rows = out_rows,
-                                   .act = activation_of(act)};
+                                   .act = activation_of(act),
+                                   .steady_weight = steady_weight};
         run_op(x, [&](Stream stream) { return ops::linear(args, stream); });
       },
       "x"_a, "weight"_a, "bias"_a, "out"_a, "out_rows"_a = py::none(),
-      "act"_a = static_cast<int32_t>(ops::LinearArgs{}.act));
+      "act"_a = static_cast<int32_t>(ops::LinearArgs{}.act), "steady_weight"_a = false);
   m.def(
       "vision_projector_workspace_bytes",
       [](int64_t tokens, int64_t intermediate, TensorView like) {

@@ -54,7 +54,10 @@ def linear(name: str, tokens: int) -> Case:
             ops.linear(x, weight, None, out)
             return relative_error(out, x.double() @ weight.double().T)
 
-        ours: Calls = [bound(ops.linear, (x, weight, None, out)) for x, weight, out in sets]
+        none = ops.ACTIVATIONS["none"]
+        ours: Calls = [  # weights that are steady, as a model's layers say of theirs
+            bound(ops.linear, (x, weight, None, out, None, none, True)) for x, weight, out in sets
+        ]
         return ours, {"torch": [bound(F.linear, (x, weight)) for x, weight, _ in sets]}, check
 
     return Case("linear " + name, f"[{tokens}, {inputs}] x [{outputs}, {inputs}]", make, floor)

@@ -70,7 +70,8 @@ Status linear(const LinearArgs& args, Stream stream) {
       .tokens = args.x.size(0),
       .n = args.weight.size(0),
       .k = args.x.size(1),
-      .act = args.act};
+      .act = args.act,
+      .steady_weights = args.steady_weight};
   return run_matrix("linear", problem, *facts.value(), stream_of(stream));
 }
 

@@ -109,6 +109,8 @@ struct LinearArgs {
   TensorView out;       // [R, N]; R = T without out_rows
   TensorView out_rows;  // int64 [T] or absent
   Activation act = Activation::kNone;
+  bool steady_weight = false;  // nothing right in front of the call on the stream writes `weight`:
+                               // a GPU may read it before that has ended
 };
 MMCORE_API Status linear(const LinearArgs& args, Stream stream = {});
 

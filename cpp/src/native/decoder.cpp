@@ -132,7 +132,8 @@ Status Decoder::attend(const Layer& layer, size_t window, const StepTensors& ste
                                       .weight = layer.qkv.view(),
                                       .bias = layer.qkv_bias.view(),
                                       .out = qkv,
-                                      .out_rows = {}},
+                                      .out_rows = {},
+                                      .steady_weight = true},
                                      place_.stream));
   const TensorView q = heads_of(qkv, 0, heads, D);
   const TensorView k = heads_of(qkv, heads * D, kv_heads, D);
@@ -166,7 +167,8 @@ Status Decoder::attend(const Layer& layer, size_t window, const StepTensors& ste
                       .weight = layer.output.view(),
                       .bias = layer.output_bias.view(),
                       .out = hidden_.rows(0, T),
-                      .out_rows = {}},
+                      .out_rows = {},
+                      .steady_weight = true},
                      place_.stream);
 }
 
@@ -176,7 +178,8 @@ Status Decoder::transform(const Layer& layer) {
                                       .weight = layer.gate_up.view(),
                                       .bias = layer.gate_up_bias.view(),
                                       .out = gate_up_.rows(0, T),
-                                      .out_rows = {}},
+                                      .out_rows = {},
+                                      .steady_weight = true},
                                      place_.stream));
   MMCORE_RETURN_IF_ERROR(
       ops::activation_mul(gate_up_.rows(0, T), config_.act, inner_.rows(0, T), place_.stream));
@@ -184,7 +187,8 @@ Status Decoder::transform(const Layer& layer) {
                       .weight = layer.down.view(),
                       .bias = layer.down_bias.view(),
                       .out = hidden_.rows(0, T),
-                      .out_rows = {}},
+                      .out_rows = {},
+                      .steady_weight = true},
                      place_.stream);
 }
 
@@ -224,7 +228,8 @@ Status Decoder::compute_logits(const TensorView& rows) {
                       .weight = config_.tied_head ? table_.view() : head_.view(),
                       .bias = {},
                       .out = logits_.rows(0, S),
-                      .out_rows = {}},
+                      .out_rows = {},
+                      .steady_weight = true},
                      place_.stream);
 }
 

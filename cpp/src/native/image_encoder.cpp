@@ -189,7 +189,8 @@ Status ImageEncoder::embed() {
                                       .weight = patch_.view(),
                                       .bias = {},
                                       .out = hidden,
-                                      .out_rows = patch_rows_.rows(0, rows)},
+                                      .out_rows = patch_rows_.rows(0, rows),
+                                      .steady_weight = true},
                                      place_.stream));
   for (int64_t i = 0; i < images_; ++i) {
     const TensorView image = rows_of(hidden, i * each, each);
@@ -221,7 +222,8 @@ Status ImageEncoder::run(const Layer& layer) {
                                       .weight = layer.qkv.view(),
                                       .bias = layer.qkv_bias.view(),
                                       .out = qkv,
-                                      .out_rows = {}},
+                                      .out_rows = {},
+                                      .steady_weight = true},
                                      stream));
   const TensorView starts = starts_.rows(0, images_ + 1);
   MMCORE_RETURN_IF_ERROR(ops::varlen_attention({.q = heads_of(qkv, 0, heads, D),
@@ -236,7 +238,8 @@ Status ImageEncoder::run(const Layer& layer) {
                                       .weight = layer.output.view(),
                                       .bias = layer.output_bias.view(),
                                       .out = normed,
-                                      .out_rows = {}},
+                                      .out_rows = {},
+                                      .steady_weight = true},
                                      stream));
   MMCORE_RETURN_IF_ERROR(ops::add(normed, hidden, stream));
   MMCORE_RETURN_IF_ERROR(ops::layer_norm({.x = hidden,
@@ -251,13 +254,15 @@ Status ImageEncoder::run(const Layer& layer) {
                                       .bias = layer.fc1_bias.view(),
                                       .out = inner,
                                       .out_rows = {},
-                                      .act = config_.act},
+                                      .act = config_.act,
+                                      .steady_weight = true},
                                      stream));
   MMCORE_RETURN_IF_ERROR(ops::linear({.x = inner,
                                       .weight = layer.fc2.view(),
                                       .bias = layer.fc2_bias.view(),
                                       .out = normed,
-                                      .out_rows = {}},
+                                      .out_rows = {},
+                                      .steady_weight = true},
                                      stream));
   return ops::add(normed, hidden, stream);
 }

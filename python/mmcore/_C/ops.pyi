@@ -72,6 +72,7 @@ def linear(
     out: typing.Any,
     out_rows: typing.Any = None,
     act: typing.SupportsInt | typing.SupportsIndex = 0,
+    steady_weight: bool = False,
 ) -> None: ...
 def logprobs(
     logits: typing.Any,

@@ -20,6 +20,7 @@ def linear(
     act: str = "none",
     out: Tensor | None = None,
     out_rows: Tensor | None = None,
+    steady_weight: bool = False,
 ) -> Tensor:
     """Multiply with a weight matrix, add a bias, apply an activation.
 
@@ -38,6 +39,9 @@ def linear(
     out_rows
         int64 [T]: row m of the flattened result goes to row ``out_rows[m]`` of `out`; a negative
         entry drops the row. Needs `out`.
+    steady_weight
+        Promises that nothing right in front of the call on the stream writes `weight`, so that a
+        GPU may read it before that has ended.
 
     Returns
     -------
@@ -51,7 +55,7 @@ def linear(
             return returned(_linear_op(x, weight, bias, act), out)
         _linear_rows_op(x, weight, bias, out, out_rows, act)
         return out
-    return _run_linear(x, weight, bias, act, out, out_rows)
+    return _run_linear(x, weight, bias, act, out, out_rows, steady_weight)
 
 
 def _run_linear(
@@ -61,18 +65,20 @@ def _run_linear(
     act: str,
     out: Tensor | None,
     out_rows: Tensor | None,
+    steady_weight: bool = False,
 ) -> Tensor:
     number = activation_number(act)
     if x.dim() == 2:  # the usual case, kept short: it runs many times a token
         if out is None:
             out = x.new_empty((x.shape[0], weight.shape[0]))
-        _C.ops.linear(x, weight, bias, out, out_rows, number)
+        _C.ops.linear(x, weight, bias, out, out_rows, number, steady_weight)
         return out
     features = weight.shape[0]
     if out is None:
         out = x.new_empty((*x.shape[:-1], features))
     flat_out = out if out_rows is not None else out.view(-1, features)
-    _C.ops.linear(x.reshape(-1, x.shape[-1]), weight, bias, flat_out, out_rows, number)
+    flat_x = x.reshape(-1, x.shape[-1])
+    _C.ops.linear(flat_x, weight, bias, flat_out, out_rows, number, steady_weight)
     return out
 
 

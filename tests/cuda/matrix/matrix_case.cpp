@@ -154,7 +154,8 @@ ops::LinearArgs MatrixCase::args() const {
                        .bias = {},
                        .out = out_.view(),
                        .out_rows = {},
-                       .act = act_};
+                       .act = act_,
+                       .steady_weight = true};
   if (bias_.view().present) {
     args.bias = bias_.view();
     args.bias.rank = 1;

@@ -87,10 +87,10 @@ def apply_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
     x
         [..., K].
     weight, bias
-        [N, K] and [N].
+        [N, K] and [N], of a model: nothing right in front of the call writes them.
     """
     if prefers_kernel(x):
-        return ops.linear(x, weight, bias)
+        return ops.linear(x, weight, bias, steady_weight=True)
     return torch_linear(x, weight, bias)
 
 
