@@ -10,17 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL
 import pytest
+from native.pillow import OTHER_ORDER, REASON
 from native.programs import BUNDLED, run
 from PIL import Image
 
 pytestmark = [
     pytest.mark.hf,
-    pytest.mark.skipif(
-        int(PIL.__version__.partition(".")[0]) < 13,
-        reason=f"Pillow {PIL.__version__} resizes tall pictures in another order than 13 and later",
-    ),
+    pytest.mark.skipif(OTHER_ORDER, reason=REASON),
 ]
 
 SEED = 11
