@@ -123,6 +123,7 @@ constexpr auto kConfigFields =
                std::pair("max_prefill_chunk", &EngineConfig::max_prefill_chunk),
                std::pair("policy", &EngineConfig::policy),
                std::pair("max_preemptions", &EngineConfig::max_preemptions),
+               std::pair("headroom", &EngineConfig::headroom),
                std::pair("max_queued_requests", &EngineConfig::max_queued_requests),
                std::pair("max_queued_tokens", &EngineConfig::max_queued_tokens),
                std::pair("async_schedule", &EngineConfig::async_schedule),

@@ -17,6 +17,9 @@ set(MMCORE_CORE_SOURCES
   src/sched/config_check.cpp
   src/sched/policies.cpp
   src/sched/prefix.cpp
+  src/sched/headroom.cpp
+  src/sched/life_table.cpp
+  src/sched/memory_forecast.cpp
   src/sched/reservation.cpp
   src/sched/resources.cpp
   src/sched/sampling_check.cpp

@@ -251,6 +251,7 @@ def main() -> int:
             dtype="float32",
             max_model_len=128,
             num_gpu_blocks_override=24,
+            headroom=0,
             # Caches that are full soon: what grows after that is a leak.
             mm_input_cache_bytes=1 << 20,
             encoder_cache_rows=512,

@@ -338,6 +338,9 @@ class SchedulerConfig:
     max_preemptions
         How often one sequence may lose its cache to an earlier one; after that it gets room for
         its whole life before it runs again. 0 never takes anything away.
+    headroom
+        Percentage of the cache that running sequences are expected to grow by, as answers have
+        shown, which must be free before another one enters; with 0 a block for each.
     max_queued_requests, max_queued_tokens
         Waiting requests, and their tokens, before new ones are refused; 0 for no limit.
     async_scheduling
@@ -353,6 +356,7 @@ class SchedulerConfig:
     enable_chunked_prefill: bool = True
     policy: Literal["fcfs", "priority", "longest_prefix"] = "fcfs"
     max_preemptions: int = 4
+    headroom: int = 100
     max_queued_requests: int = 0
     max_queued_tokens: int = 0
     async_scheduling: bool = False
@@ -366,6 +370,10 @@ class SchedulerConfig:
         int_at_least("max_prefill_chunk", self.max_prefill_chunk, 0)
         one_of("policy", self.policy, ("fcfs", "priority", "longest_prefix"))
         int_at_least("max_preemptions", self.max_preemptions, 0)
+        int_at_least("headroom", self.headroom, 0)
+        require(
+            self.headroom <= 100, f"headroom is a percentage, at most 100, got {self.headroom}."
+        )
         int_at_least("max_queued_tokens", self.max_queued_tokens, 0)
         require(
             isinstance(self.async_scheduling, bool),

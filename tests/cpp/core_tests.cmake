@@ -14,6 +14,9 @@ set(MMCORE_CORE_TESTS
   sched/admission_test.cpp
   sched/chunking_test.cpp
   sched/config_check_test.cpp
+  sched/headroom_test.cpp
+  sched/life_table_test.cpp
+  sched/memory_forecast_test.cpp
   sched/policies_test.cpp
   sched/preemption_test.cpp
   sched/resources_test.cpp

@@ -129,7 +129,7 @@ typedef struct mmcore_config {
   int32_t max_unfinished;
   int32_t async_schedule;
   int32_t num_host_blocks;
-  int32_t reserved0;
+  int32_t headroom;
 } mmcore_config;
 
 /* Fills in the defaults. struct_size is sizeof(mmcore_config). */

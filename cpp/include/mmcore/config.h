@@ -42,6 +42,9 @@ struct EngineConfig {
   // A sequence that was preempted this often enters again only with room for its whole life, and is
   // never preempted after that. 0: nobody is ever preempted.
   int32_t max_preemptions = 4;
+  // Of what running sequences are expected to grow by, the percentage that must be free before
+  // another one enters. 0: a block for each, so that more run at once and more are preempted.
+  int32_t headroom = 100;
   int32_t max_queued_requests = 0;  // waiting requests; 0 = no limit
   int64_t max_queued_tokens = 0;    // their tokens, unless nothing else waits; 0 = no limit
   // Step k + 1 is planned and handed over while step k runs, if the runner overlaps() steps; the

@@ -138,6 +138,7 @@ mmcore_config default_config() {
   out.max_prefill_chunk = from.max_prefill_chunk;
   out.policy = static_cast<int32_t>(from.policy);
   out.max_preemptions = from.max_preemptions;
+  out.headroom = from.headroom;
   out.max_queued_requests = from.max_queued_requests;
   out.max_queued_tokens = from.max_queued_tokens;
   out.step_watchdog_us = from.step_watchdog_us;
@@ -204,6 +205,7 @@ Status to_config(const mmcore_config* given, EngineConfig& out, EngineLoopOption
   out.max_prefill_chunk = in.max_prefill_chunk;
   out.policy = static_cast<SchedulingPolicy>(in.policy);
   out.max_preemptions = in.max_preemptions;
+  out.headroom = in.headroom;
   out.max_queued_requests = in.max_queued_requests;
   out.max_queued_tokens = in.max_queued_tokens;
   out.step_watchdog_us = in.step_watchdog_us;

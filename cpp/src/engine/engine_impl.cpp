@@ -188,7 +188,7 @@ void Engine::Impl::commit_outputs(Flight& flight, const ScheduledEntry& entry, i
   if (stop.reason == FinishReason::kNone) return;
   output.finish_reason = stop.reason;
   output.stop_token = stop.stop_token;
-  scheduler_.finish(&sequence);
+  scheduler_.finish(&sequence, stop.reason == FinishReason::kStop);
   ended_.push_back(&sequence);
 }
 

@@ -147,7 +147,7 @@ Status Engine::Impl::finish(RequestId id, int32_t index) {
   }
   if (sequence == nullptr) return not_found(id, index);
   push_end(*sequence, FinishReason::kStop, {});
-  scheduler_.remove(sequence);
+  scheduler_.remove(sequence, /*stopped=*/true);
   counters_.requests_finished += drop(sequence);
   return {};
 }

@@ -24,6 +24,9 @@ Status check_minima(const EngineConfig& c) {
   MMCORE_RETURN_IF_ERROR(at_least("max_num_batched_tokens", c.max_num_batched_tokens, 1));
   MMCORE_RETURN_IF_ERROR(at_least("max_prefill_chunk", c.max_prefill_chunk, 0));
   MMCORE_RETURN_IF_ERROR(at_least("max_preemptions", c.max_preemptions, 0));
+  if (c.headroom < 0 || c.headroom > 100)
+    return Status::invalid_argument("headroom is a percentage in [0, 100], got " +
+                                    std::to_string(c.headroom) + ".");
   MMCORE_RETURN_IF_ERROR(at_least("max_queued_requests", c.max_queued_requests, 0));
   MMCORE_RETURN_IF_ERROR(at_least("max_queued_tokens", c.max_queued_tokens, 0));
   MMCORE_RETURN_IF_ERROR(at_least("step_watchdog_us", c.step_watchdog_us, 0));

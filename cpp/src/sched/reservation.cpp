@@ -1,15 +1,9 @@
 // Scheduler: blocks set aside for sequences that must not be preempted any more, and who enters.
 #include <algorithm>
 
-#include "sched/admission.h"
 #include "sched/scheduler.h"
 
 namespace mmcore {
-
-int64_t Scheduler::life_blocks(const Sequence& sequence) const {
-  const int64_t tokens = int64_t{sequence.prompt_len} + sequence.max_tokens;
-  return resources_.kv().blocks_for(std::min(tokens, length_limit(config_)));
-}
 
 // Free blocks that the sequence may take.
 int64_t Scheduler::available_blocks(const Sequence& sequence) const {
@@ -32,6 +26,20 @@ void Scheduler::grow(Sequence& sequence, int64_t tokens) {
   const int32_t before = sequence.table.size();
   resources_.grow(sequence, tokens);
   if (sequence.reserved) reserved_blocks_ -= sequence.table.size() - before;
+}
+
+// A sequence is admitted when its tokens fit, or its whole life if it may not be preempted, beside
+// what those that run are expected to need (docs: sched.headroom).
+bool Scheduler::admission_fits(const Sequence& sequence, int64_t hit) {
+  if (!headroom_.made()) headroom_.make(running_);
+  const int64_t need =
+      headroom_.blocks_to_enter(sequence, borrowed_blocks(hit), must_reserve(sequence));
+  return need <= resources_.kv().pool().num_free() - reserved_blocks_;
+}
+
+// Of the last match's blocks, those that need no free one.
+int64_t Scheduler::borrowed_blocks(int64_t hit) const {
+  return resources_.kv().blocks_for(hit) - resources_.adoption_cost(hit);
 }
 
 // The queue's head, or the one that the policy picks out of the first ones of its rank.

@@ -30,9 +30,11 @@ Scheduler::Scheduler(const EngineConfig& config)
       policy_(policy_of(config)),
       window_(std::max(1, policy_->window())),
       length_limit_(length_limit(config)),
-      resources_(kv_options(config), config.encoder_cache_rows) {}
+      resources_(kv_options(config), config.encoder_cache_rows),
+      headroom_(config) {}
 
-void Scheduler::remove(Sequence* sequence) {
+void Scheduler::remove(Sequence* sequence, bool stopped) {
+  if (sequence->state != SequenceState::kFinished) headroom_.ended(*sequence, stopped);
   if (sequence->state == SequenceState::kRunning) {
     const auto it = std::ranges::find(running_, sequence);
     check(it != running_.end(), "scheduler: running sequence is not listed");
@@ -60,6 +62,7 @@ void Scheduler::begin_selection(bool ahead) {
   prefills_.clear();
   counters_ = {};
   ++selections_;
+  headroom_.drop();
   resources_.begin_step();
 }
 
@@ -244,27 +247,6 @@ void Scheduler::select_waiting() {
   }
 }
 
-int64_t Scheduler::promised_blocks() {
-  if (step_.promised_blocks < 0) {
-    step_.promised_blocks = 0;
-    for (const Sequence* sequence : running_)
-      if (!sequence->decoding() && !sequence->reserved)
-        step_.promised_blocks += resources_.missing_blocks(*sequence, sequence->size());
-  }
-  return step_.promised_blocks;
-}
-
-// A sequence is admitted when all of its tokens fit, and one block more for each that runs: what
-// enters should not be preempted at once (docs: sched.headroom).
-bool Scheduler::admission_fits(const Sequence& sequence, int64_t hit) {
-  const bool whole_life = sequence.num_preemptions >= config_.max_preemptions;
-  const int64_t blocks =
-      whole_life ? life_blocks(sequence) : resources_.kv().blocks_for(sequence.size() + 1);
-  int64_t need = blocks - resources_.kv().blocks_for(hit) + resources_.adoption_cost(hit);
-  if (!running_.empty()) need += promised_blocks() + static_cast<int64_t>(running_.size());
-  return need <= resources_.kv().pool().num_free() - reserved_blocks_;
-}
-
 bool Scheduler::admit(Sequence* sequence) {
   const Prefix prefix = find_prefix(sequence);
   const int64_t hit = prefix.tokens;
@@ -276,21 +258,20 @@ bool Scheduler::admit(Sequence* sequence) {
   const int64_t end = reach(sequence, hit, step_.tokens_left, &media);
   if (end == hit) return false;
 
-  promised_blocks();  // counts what runs, before this sequence does
   waiting_.erase(sequence);
   if (blocked_.id == sequence->order.id) blocked_ = {};
   sequence->state = SequenceState::kRunning;
   running_.insert(std::ranges::upper_bound(running_, sequence, runs_before), sequence);
   const int64_t shared = prefix.sibling == nullptr ? shared_tokens(hit) : 0;
+  sequence->borrowed = static_cast<int32_t>(borrowed_blocks(hit));
   resources_.adopt(*sequence, hit, prefix.sibling);
   sequence->admitted_in = selections_;
   sequence->computed = static_cast<int32_t>(hit);
-  if (sequence->num_preemptions >= config_.max_preemptions) reserve_life(*sequence);
+  if (must_reserve(*sequence)) reserve_life(*sequence);
   step_.encoder_rows_left -= media.encode_rows;
   resources_.pin_media(*sequence, hit, end);
   grow(*sequence, end);
-  if (!sequence->reserved)
-    step_.promised_blocks += resources_.missing_blocks(*sequence, sequence->size());
+  headroom_.enter(*sequence);
   push_entry(sequence, end - hit, 0, /*admitted=*/true, shared > 0);
   if (config_.share_within_step)
     publish_ahead(sequence->remaining() > 1 || shared > 0 ? prefills_.back() : entries_.back());
@@ -373,7 +354,8 @@ void Scheduler::commit(const ScheduledEntry& entry) {
   if (recalled_) land(sequence);
 }
 
-void Scheduler::finish(Sequence* sequence) {
+void Scheduler::finish(Sequence* sequence, bool stopped) {
+  headroom_.ended(*sequence, stopped);
   sequence->state = SequenceState::kFinished;
   drop_reservation(*sequence);
   if (sequence->in_flight == 0) free(*sequence);

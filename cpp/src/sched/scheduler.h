@@ -16,6 +16,7 @@
 
 #include "mmcore/config.h"
 #include "mmcore/queue_policy.h"
+#include "sched/headroom.h"
 #include "sched/resources.h"
 #include "sched/sequence.h"
 #include "sched/waiting_queue.h"
@@ -73,8 +74,8 @@ class Scheduler {
   /// Queues a new sequence; the scheduler keeps the pointer until remove() or finish().
   void add(Sequence* sequence) { waiting_.insert(sequence); }
   /// Takes a sequence out, whatever its state, and frees what it holds; if a step in flight has a
-  /// row of it, only when that has landed.
-  void remove(Sequence* sequence);
+  /// row of it, only when that has landed. `stopped`: its answer was complete.
+  void remove(Sequence* sequence, bool stopped = false);
 
   /// Selects and reserves a step; entries() is empty if nothing can run.
   void select(const SelectionScope& scope);
@@ -90,10 +91,10 @@ class Scheduler {
   void recall(LaunchedStep& step);
 
   /// Keeps the step's work: begin_commit(), then commit() for each entry, each perhaps followed by
-  /// finish() of a sequence that has ended, then end_commit().
+  /// finish() of a sequence that has ended, `stopped` by a token or cut off, then end_commit().
   void begin_commit();
   void commit(const ScheduledEntry& entry);
-  void finish(Sequence* sequence);
+  void finish(Sequence* sequence, bool stopped);
   void end_commit();
   /// Undoes the selection: tables, pins and queues are as before, but for preempted sequences and
   /// evicted cache entries.
@@ -109,7 +110,7 @@ class Scheduler {
   /// Whether later arrivals may pass the queue's head.
   bool may_pass() const { return window_ > 1; }
   /// Blocks that the sequence may ever hold.
-  int64_t life_blocks(const Sequence& sequence) const;
+  int64_t life_blocks(const Sequence& sequence) const { return headroom_.life_blocks(sequence); }
   /// Free blocks that are set aside for running sequences with `reserved`.
   int64_t reserved_blocks() const { return reserved_blocks_; }
 
@@ -123,8 +124,6 @@ class Scheduler {
     bool tokens_closed = false;   // a span or prompt that must run whole
     bool encoder_closed = false;  // room in the encoder cache
     bool memory_closed = false;   // KV blocks
-    // Blocks that running prefills will still take for the tokens they have; -1: not counted yet.
-    int64_t promised_blocks = -1;
   };
 
   void begin_selection(bool ahead = false);
@@ -149,7 +148,11 @@ class Scheduler {
   int64_t usable_prefix(const Sequence& sequence, int64_t matched, const Sequence* sibling) const;
   const Sequence* fork_source(const Sequence& sequence) const;
   bool admission_fits(const Sequence& sequence, int64_t hit);
-  int64_t promised_blocks();
+  int64_t borrowed_blocks(int64_t hit) const;
+  /// Whether it may not be preempted any more once it runs.
+  bool must_reserve(const Sequence& sequence) const {
+    return sequence.num_preemptions >= config_.max_preemptions;
+  }
   Sequence* last_victim() const;
   void preempt(Sequence* victim);
   Sequence* next_to_enter();
@@ -168,6 +171,7 @@ class Scheduler {
   const int32_t window_;
   const int64_t length_limit_;
   Resources resources_;
+  Headroom headroom_;
   WaitingQueue waiting_;
   std::vector<Sequence*> running_;  // sorted by order
   Step step_;

@@ -42,6 +42,7 @@ Sequence Sequence::sibling(int32_t sibling_index) const {
   other.in_flight = 0;
   other.pending_sample = -1;
   other.table = BlockTable();
+  other.borrowed = 0;
   other.num_cached_tokens = 0;
   other.num_preemptions = 0;
   other.prompt_logprobs_done = 0;

@@ -93,6 +93,7 @@ struct alignas(64) Sequence {
   uint64_t admitted_in = 0;        // selection in which it last entered
   SequenceGroup* group = nullptr;  // of a request for several
   int32_t times_passed = 0;        // while it waited, by later ones
+  int32_t borrowed = 0;            // blocks of its table that others held when it entered
   std::vector<EncoderSlot> slots;  // by item: the encoder entry that it has pinned, or -1
   KeyChain chain;
   SamplingParams sampling;

@@ -81,6 +81,9 @@ class EngineArgs:
     max_preemptions
         How often one sequence may lose its cache to an earlier one before it gets room for its
         whole life; 0 never takes anything away.
+    headroom
+        Percentage of the cache that running sequences are expected to grow by which must be free
+        before another one enters; with 0 a block for each.
     device
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     max_logprobs
@@ -133,6 +136,7 @@ class EngineArgs:
     load_format: str = "auto"
     scheduling_policy: str = "fcfs"
     max_preemptions: int = 4
+    headroom: int = 100
     device: str = "auto"
     max_logprobs: int = 20
     max_queued_requests: int = 0
@@ -219,6 +223,7 @@ class EngineArgs:
             enable_chunked_prefill=chunked,
             policy=self.scheduling_policy,  # type: ignore[arg-type]  # checked there
             max_preemptions=self.max_preemptions,
+            headroom=self.headroom,
             max_queued_requests=self.max_queued_requests,
             max_queued_tokens=self.max_queued_tokens,
             async_scheduling=overlaps,

@@ -45,6 +45,7 @@ class CoreConfig:
     max_prefill_chunk: int = 0
     policy: int = 0
     max_preemptions: int = 4
+    headroom: int = 100
     max_queued_requests: int = 0
     max_queued_tokens: int = 0
     async_schedule: bool = False

@@ -86,6 +86,7 @@ class LLMEngine:
             max_prefill_chunk=scheduler.max_prefill_chunk,
             policy=("fcfs", "priority", "longest_prefix").index(scheduler.policy),
             max_preemptions=scheduler.max_preemptions,
+            headroom=scheduler.headroom,
             max_queued_requests=scheduler.max_queued_requests,
             max_queued_tokens=scheduler.max_queued_tokens,
             async_schedule=scheduler.async_scheduling,

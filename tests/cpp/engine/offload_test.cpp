@@ -122,6 +122,7 @@ TEST(Offload, a_failure_between_save_and_load_loses_time_and_no_token) {
 TEST(Offload, a_preempted_sequence_finds_its_blocks_in_the_host) {
   EngineConfig config = offload_config();
   config.max_num_seqs = 2;
+  config.headroom = 0;
   Harness h(config);
   const RequestId a = h.submit(text_request(12, 100, 18));
   const RequestId b = h.submit(text_request(12, 300, 18));

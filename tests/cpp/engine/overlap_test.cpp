@@ -120,6 +120,7 @@ TEST(Overlap, penalties_wait_for_the_token_before) {
 TEST(Overlap, what_needs_a_victim_waits_for_the_step_that_runs) {
   EngineConfig c = overlapping();
   c.num_blocks = 9;
+  c.headroom = 0;
   Harness h(c);
   std::vector<RequestId> ids;
   for (int i = 0; i < 3; ++i) ids.push_back(h.submit(text_request(6, 20 * i, 16)));

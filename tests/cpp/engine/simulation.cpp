@@ -48,8 +48,8 @@ std::string Simulation::describe() const {
        << config_.enable_prefix_caching << ", host " << config_.num_host_blocks << ", hash "
        << config_.hash_bits << ", encoder " << config_.encoder_budget << "/"
        << config_.encoder_cache_rows << ", policy " << static_cast<int>(config_.policy)
-       << ", preemptions " << config_.max_preemptions << ", async " << config_.async_schedule
-       << ") step " << steps_;
+       << ", preemptions " << config_.max_preemptions << ", headroom " << config_.headroom
+       << ", async " << config_.async_schedule << ") step " << steps_;
   return text.str();
 }
 
@@ -73,6 +73,7 @@ EngineConfig Simulation::draw_config() {
   c.policy = one_of({SchedulingPolicy::kFcfs, SchedulingPolicy::kPriority,
                      SchedulingPolicy::kPriority, SchedulingPolicy::kLongestPrefix});
   c.max_preemptions = one_of({0, 1, 2, 4, 100});
+  c.headroom = one_of({0, 0, 40, 100});
   c.max_queued_requests = chance(20) ? 10 : 0;
   c.max_queued_tokens = chance(20) ? 100 : 0;
   const bool async = chance(50);

@@ -52,6 +52,7 @@ TEST_F(Runner, gives_the_same_tokens_alone_together_chunked_cached_and_preempted
   EngineConfig tight = runner->engine_config();
   tight.num_blocks = 32;  // of 16: the prompt of two pictures takes 26
   tight.max_model_len = 450;
+  tight.headroom = 0;
   const Served preempted = serve(*runner, tight, mixed_requests(*runner), true);
   EXPECT_EQ(preempted.tokens, alone.tokens);
 }

@@ -59,6 +59,8 @@ TEST(ConfigCheck, names_the_option_that_is_wrong) {
       {[](auto& c) { c.max_queued_requests = -1; }, "max_queued_requests"},
       {[](auto& c) { c.max_queued_tokens = -1; }, "max_queued_tokens"},
       {[](auto& c) { c.max_preemptions = -1; }, "max_preemptions"},
+      {[](auto& c) { c.headroom = -1; }, "headroom"},
+      {[](auto& c) { c.headroom = 101; }, "headroom"},
       {[](auto& c) { c.step_watchdog_us = -1; }, "step_watchdog_us"},
       {[](auto& c) { c.max_sequences = 0; }, "max_sequences must be at least 1"},
       {[](auto& c) { c.max_sequences = 65536; }, "max_sequences must be at most 65535"},

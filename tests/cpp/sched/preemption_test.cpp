@@ -23,6 +23,7 @@ TEST(Preemption, thrashing_is_bounded_and_everything_ends) {
     EngineConfig config = small_config();
     config.num_blocks = 17;
     config.max_preemptions = bound;
+    config.headroom = 0;
     config.enable_prefix_caching = false;
     Harness harness(config);
     std::vector<RequestId> ids;
@@ -80,16 +81,16 @@ TEST(Preemption, one_that_lost_its_blocks_too_often_waits_for_room_for_its_life)
 TEST(Preemption, an_older_one_waits_for_one_that_may_not_be_preempted) {
   EngineConfig config = world_config();
   config.policy = SchedulingPolicy::kPriority;
-  config.num_blocks = 9;
+  config.num_blocks = 8;
   config.max_preemptions = 0;
   config.max_num_batched_tokens = 64;
   SchedulerWorld world(config);
   Sequence* low = world.add(4, -1, {}, 1);
-  low->max_tokens = 16;  // five of eight blocks
+  low->max_tokens = 16;  // five of seven blocks
   world.step();
   Sequence* high = world.add(4, -1, {}, 0);
-  high->max_tokens = 8;  // three, and one to spare for the other
-  EXPECT_EQ(world.step(), "1:1") << "eight blocks are not nine";
+  high->max_tokens = 8;  // three
+  EXPECT_EQ(world.step(), "1:1") << "five and three are not seven";
   while (low->num_outputs() < low->max_tokens) world.step();
   EXPECT_EQ(low->num_preemptions, 0);
   world.scheduler.remove(low);

@@ -84,6 +84,7 @@ class Crowded : public ::testing::Test {
   static EngineConfig config() {
     EngineConfig c = world_config();
     c.num_blocks = 13;
+    c.headroom = 0;
     c.enable_prefix_caching = false;
     return c;
   }
@@ -259,6 +260,7 @@ TEST(Scheduler, who_enters_leaves_a_block_for_each_that_runs) {
   for (const int32_t length : {19, 20}) {
     EngineConfig config = world_config();
     config.num_blocks = 10;
+    config.headroom = 0;
     config.max_num_batched_tokens = 64;
     SchedulerWorld world(config);
     world.add(8);  // its ninth token takes a third block: six are free

@@ -65,6 +65,7 @@ TEST_F(NativeGpu, GivesTheTokensOfTheCpu) {
     EngineConfig tight = runner->engine_config();
     tight.num_blocks = 32;
     tight.max_model_len = 450;
+    tight.headroom = 0;
     EXPECT_EQ(serve(*runner, tight, mixed_requests(*runner), true).tokens, expected());
   }
 }

@@ -189,6 +189,7 @@ def _make_llm(reference: MatrixReference, cell: Cell, crowd: list[Expected]) -> 
     if cell.preempt:  # the companion and the longest prompt enter together, and cannot both grow
         begin, longest = (len(one.prompt_token_ids) for one in crowd[:2])
         options["num_gpu_blocks_override"] = 1 + _blocks(begin) + _blocks(longest + 1) + 2
+        options["headroom"] = 0
     elif cell.offload:  # room for all, and not much more
         ends = (len(one.prompt_token_ids) + 2 * MAX_TOKENS for one in crowd)
         options["num_gpu_blocks_override"] = 1 + sum(map(_blocks, ends))

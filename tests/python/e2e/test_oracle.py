@@ -129,8 +129,8 @@ def test_chunked_prefill_of_seven_tokens(reference: Reference, device: str) -> N
 def test_preemption_in_a_tiny_pool(reference: Reference, device: str) -> None:
     lengths = [len(c.prompt_token_ids) for c in reference.cases]
     longest, shortest = max(lengths) + 32, min(lengths)
-    # Copies of the shortest prompt fill the pool. Admission keeps one block free for each, which
-    # is 4 tokens of the 32 that each will generate.
+    # Copies of the shortest prompt fill the pool. Without headroom admission keeps one block free
+    # for each, which is 4 tokens of the 32 that each will generate.
     blocks = -(-longest // 4) + 2
     copies = blocks // (-(-shortest // 4) + 2)
     llm = make_llm(
@@ -140,6 +140,7 @@ def test_preemption_in_a_tiny_pool(reference: Reference, device: str) -> None:
         num_gpu_blocks_override=blocks,
         max_model_len=longest + 1,
         enable_prefix_caching=False,
+        headroom=0,
     )
     run(llm, [reference.cases[lengths.index(shortest)]] * copies + reference.cases)
     metrics = llm.llm_engine.metrics()

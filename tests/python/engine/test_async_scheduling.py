@@ -104,8 +104,9 @@ def test_sequences_of_a_request_and_best_of(make_llama: LLMFactory) -> None:
 def test_a_small_pool_preempts(make_llama: LLMFactory) -> None:
     prompts = [f"prompt number {i}" for i in range(4)]
     one, two = both(
-        make_llama, prompts, [params(max_tokens=30)] * 4, num_gpu_blocks_override=26, block_size=4
-    )
+        make_llama, prompts, [params(max_tokens=30)] * 4, num_gpu_blocks_override=26, block_size=4,
+        headroom=0,
+    )  # fmt: skip
     assert one["preemptions"] > 0 and two["preemptions"] > 0
     assert two["steps_ahead"] > 0
 

@@ -386,7 +386,7 @@ def test_salts_separate_caches(make_llama: LLMFactory) -> None:
 
 def test_preemptions_are_reported(make_llama: LLMFactory) -> None:
     engine = make_llama(
-        block_size=1, num_gpu_blocks_override=30, enable_prefix_caching=False
+        block_size=1, num_gpu_blocks_override=30, enable_prefix_caching=False, headroom=0
     ).llm_engine
     for name in "abcd":
         engine.add_request(name, name * 5, GREEDY)

@@ -88,7 +88,7 @@ def test_ways_to_run(make_llava: LLMFactory, alone: list[list[int]], options: An
 def test_preemption(make_llava: LLMFactory, alone: list[list[int]]) -> None:
     llm = make_llava(
         limit_mm_per_prompt={"image": 2}, block_size=2, num_gpu_blocks_override=48,
-        enable_prefix_caching=False,
+        enable_prefix_caching=False, headroom=0,
     )  # fmt: skip
     assert ids(generate(llm, mixed_prompts())) == alone
     assert llm.llm_engine.metrics()["preemptions"] > 0

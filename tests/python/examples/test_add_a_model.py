@@ -108,6 +108,7 @@ def test_a_second_pass_over_cached_prefixes(
 def test_preemption(checkpoint: Path, level: str, expected: list[list[int]]) -> None:
     llm = make_llm(
         checkpoint, level, block_size=2, num_gpu_blocks_override=90, enable_prefix_caching=False,
+        headroom=0,
     )  # fmt: skip
     assert generate(llm, prompts() * 2) == expected * 2
     assert llm.llm_engine.metrics()["preemptions"] > 0

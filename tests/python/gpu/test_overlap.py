@@ -239,6 +239,7 @@ def test_a_crowd_with_aborts_and_preemption(
     llm = make(
         llava_folder, device, eager, async_scheduling=overlapping, max_num_seqs=40,
         num_gpu_blocks_override=44, max_num_batched_tokens=96, kv_offload_gib=0.001,
+        headroom=0,
     )  # fmt: skip
     finished, aborted = set(), 0
     for number, output in requests.serve(llm):
