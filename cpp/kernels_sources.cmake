@@ -10,6 +10,7 @@ set(MMCORE_KERNELS_SOURCES
   src/ops/attention/attention_cpu.cpp
   src/ops/attention/entry_check.cpp
   src/ops/attention/gpu_plan.cpp
+  src/ops/attention/prefill_cut.cpp
   src/ops/attention/prefill_order.cpp
   src/ops/attention/plan.cpp
   src/ops/cache_scale.cpp

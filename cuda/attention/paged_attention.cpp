@@ -78,11 +78,21 @@ Status paged_attention(const PagedAttentionArgs& args, Stream stream) {
   MMCORE_RETURN_IF_ERROR(
       gpu::launch_decode(problem, decode, *facts.value(), gpu::stream_of(stream)));
   if (layout.max_tiles == 0) return {};
+  gpu::PrefillCuts cuts;
+  if (problem.head_dim <= kMostCutDim) {
+    cuts = {.cut = words + kCutAt,
+            .workers = reinterpret_cast<const PrefillWorker*>(words + layout.cut_workers_at),
+            .counters = words + layout.cut_counters_at,
+            .partials = args.workspace.ptr<float>() +
+                        decode_partial_bytes(shape) / static_cast<int64_t>(sizeof(float)),
+            .num_workers = shape.multiprocessors};
+  }
   return gpu::launch_prefill(problem,
                              {.tiles = words + layout.tiles_at,
                               .count = words + kTileCountAt,
                               .max_tiles = layout.max_tiles,
-                              .query_rows = args.q.size(0)},
+                              .query_rows = args.q.size(0),
+                              .cuts = cuts},
                              gpu::stream_of(stream));
 }
 

@@ -46,6 +46,7 @@ PrefillParams prefill_params(const ops::AttentionProblem& p) {
           .tiles = nullptr,
           .count = nullptr,
           .max_tiles = 0,
+          .cuts = {},
           .query_rows = 0,
           .key_rows = 0,
           .score = score_scale(p),
@@ -110,6 +111,7 @@ Status launch_prefill(const ops::AttentionProblem& problem, const PrefillWork& w
   params.count = work.count;
   params.max_tiles = work.max_tiles;
   params.query_rows = work.query_rows;
+  params.cuts = work.cuts;
   return launch_attention("paged_attention", params, stream);
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "attention/prefill_params.h"
 #include "mmcore/status.h"
 #include "ops/attention/problem.h"
 
@@ -20,6 +21,7 @@ struct PrefillWork {
   const int32_t* count;  // device int32 [1]: how many there are; a value above max_tiles is cut
   int32_t max_tiles;     // of which the grid is made
   int64_t query_rows;    // of q, those of all sequences
+  PrefillCuts cuts{};    // whole tiles, unless a plan says otherwise
 };
 
 /// Writes the rows of `out` that the tiles cover. Pointers in `problem` are device pointers:

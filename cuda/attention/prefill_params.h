@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "mmcore/status.h"
+#include "ops/attention/prefill_cut.h"
 #include "ops/attention/problem.h"
 
 namespace mmcore::cuda {
@@ -20,11 +21,22 @@ struct ScoreScale {
   bool transform;
 };
 
+/// A plan's cut of tiles between blocks, see ops/attention/prefill_cut.h. Only wgmma kernels use
+/// it.
+struct PrefillCuts {
+  const int32_t* cut = nullptr;  // [2]: chunk, or 0 for whole tiles, and steps; null: whole tiles
+  const ops::PrefillWorker* workers = nullptr;  // [num_workers]
+  int32_t* counters = nullptr;                  // [num_workers, 2], 0 at rest
+  float* partials = nullptr;                    // of prefill_partial_bytes
+  int32_t num_workers = 0;                      // blocks, in any case
+};
+
 struct PrefillParams {
   ops::AttentionProblem p;
   const int32_t* tiles;  // [max_tiles, 2]: sequence, first row; null: found from query_start
   const int32_t* count;  // [1], where there are tiles
   int32_t max_tiles;
+  PrefillCuts cuts;    // of the tiles
   int64_t query_rows;  // rows of q
   int64_t key_rows;    // rows of contiguous k and v; 0 where they are paged
   ScoreScale score;

@@ -3,7 +3,8 @@
 // run; within a group, scores of the next keys and sums over values run during the softmax of the
 // keys between. A third group loads, all through tensor maps: a warp keys, one values, one queries;
 // boxes of keys are runs of rows on one page. Keys and values of e4m3 pass through the registers of
-// the third group, which widens them. Blocks stay and go from tile to tile.
+// the third group, which widens them. Blocks stay and go from tile to tile; few tiles are cut
+// between them.
 #pragma once
 
 #include <cuda.h>
@@ -15,6 +16,7 @@
 #include "attention/prefill_softmax.cuh"
 #include "attention/prefill_tile.cuh"
 #include "attention/prefill_wgmma_load.cuh"
+#include "attention/prefill_wgmma_merge.cuh"
 #include "attention/prefill_wgmma_shape.cuh"
 #include "attention/prefill_wgmma_widen.cuh"
 #include "device/convert.cuh"
@@ -52,8 +54,8 @@ __device__ __forceinline__ void clear_values(uint32_t values, int32_t rows, int 
 template <int D, class T, class KV>
 __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t queries_at,
                                          uint32_t keys_at, uint32_t values_at,
-                                         const TileNote* notes, BarriersOf<Shape<D>>& barriers,
-                                         int group) {
+                                         const ItemNote* notes, BarriersOf<Shape<D>>& barriers,
+                                         bool* last, int group) {
   using S = Shape<D>;
   const ops::AttentionProblem& p = a.p;
   const int lane = threadIdx.x & 31, warp = static_cast<int>(threadIdx.x) % kGroup / 32;
@@ -74,12 +76,12 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
   Ring<S::kStages> value_ring;
   for (Ring<S::kQueryStages> query_ring;; query_ring.next()) {
     hopper::barrier_wait(address(&barriers.query_full[query_ring.stage]), query_ring.parity);
-    const TileNote now = notes[query_ring.stage];
+    const ItemNote now = notes[query_ring.stage];
     const uint32_t my_queries =
         queries_at + static_cast<uint32_t>(query_ring.stage * S::kQueryBytes + 64 * 128 * group);
-    if (now.tile.sequence < 0) break;
-    const QueryTile& tile = now.tile;
-    const KeySpan span = key_tiles<S::kKeys>(a, tile);
+    if (now.item.tile.sequence < 0) break;
+    const QueryTile& tile = now.item.tile;
+    const KeySpan span = now.item.keys;
     const int32_t row = tile.first + own_row;
     const KeySpan spans[2] = {visible(p, tile, row + lane / 4),
                               visible(p, tile, row + lane / 4 + 8)};
@@ -179,6 +181,11 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
       hopper::barrier_arrive(address(&barriers.query_free[query_ring.stage]));
     }
 
+    if constexpr (D <= ops::kMostCutDim) {
+      if (now.item.parts > 1 && !merge_parts<D>(a.cuts, now.item, o, softmax, group, last)) {
+        continue;
+      }
+    }
     float inverse[2];
     softmax.inverse(inverse);
     if constexpr (kWidened<T, KV>) {
@@ -187,7 +194,7 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
     }
     const int own = own_row + lane / 4;
     T* const out = static_cast<T*>(p.out) + (now.first_row + int64_t{own}) * p.out_row_stride +
-                   now.head * p.out_head_stride;
+                   now.item.head * p.out_head_stride;
     T* const out_rows[2] = {own < tile.rows() ? out : nullptr,
                             own + 8 < tile.rows() ? out + 8 * p.out_row_stride : nullptr};
     store_rows<T, D>(o, inverse, out_rows, a.vector_out);
@@ -204,7 +211,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ uint8_t shared[];
   __shared__ BarriersOf<S> barriers;
   __shared__ StagedBarriers staged;
-  __shared__ TileNote notes[S::kQueryStages];
+  __shared__ ItemNote notes[S::kQueryStages];
+  __shared__ bool last[2];  // of each group: it is the one that merges
   const uint32_t queries_at = (address(shared) + 1023) / 1024 * 1024;
   const uint32_t keys_at = queries_at + S::kQueryStages * S::kQueryBytes;
   const uint32_t values_at = keys_at + S::kStages * S::kKeyBytes;
@@ -250,7 +258,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
   } else {
     hopper::take_registers<kWiden ? kMultiplyWidenedRegisters : kMultiplyRegisters>();
-    multiply<D, T, KV>(a, queries_at, keys_at, values_at, notes, barriers, group - 1);
+    multiply<D, T, KV>(a, queries_at, keys_at, values_at, notes, barriers, &last[group - 1],
+                       group - 1);
   }
 #else
   asm("trap;");
@@ -266,7 +275,9 @@ Status launch(const char* op, const PrefillParams& a, const DeviceFacts& facts,
   AttentionMaps maps;
   MMCORE_RETURN_IF_ERROR(attention_maps(op, a, kWiden ? S::kKeys / kLoadWarps : S::kKeys, maps));
   MMCORE_RETURN_IF_ERROR(allow_shared(op, prefill<D, T, KV>, kShared));
-  const auto blocks = std::min<int64_t>(int64_t{a.max_tiles} * a.p.heads, facts.multiprocessors);
+  const auto blocks = a.cuts.num_workers > 0 ? a.cuts.num_workers
+                                             : std::min<int64_t>(int64_t{a.max_tiles} * a.p.heads,
+                                                                 facts.multiprocessors);
   prefill<D, T, KV><<<static_cast<unsigned>(blocks), kThreads, kShared, stream>>>(a, maps);
   return launch_status(op);
 }

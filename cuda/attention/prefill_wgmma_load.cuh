@@ -23,11 +23,11 @@ __device__ __forceinline__ void load_rows(const PrefillParams& a, const CUtensor
   const ops::AttentionProblem& p = a.p;
   const bool paged = p.block_tables != nullptr;
   Ring<S::kStages> ring;
-  QueryTile tile;
-  int32_t head = 0;
-  for (TileCursor tiles(a); tiles.next(tile, head);) {
-    const int32_t kv_head = head / (p.heads / p.kv_heads);
-    const KeySpan span = key_tiles<S::kKeys>(a, tile);
+  WorkItem item{};
+  for (ItemCursor<S::kKeys> items(a); items.next(item);) {
+    const QueryTile& tile = item.tile;
+    const KeySpan span = item.keys;
+    const int32_t kv_head = item.head / (p.heads / p.kv_heads);
     const int32_t start = paged ? 0 : p.kv_start[tile.sequence];
     // Of this lane's box in tile t; read a tile ahead.
     const auto block_of = [&](int32_t t) {
@@ -64,23 +64,23 @@ template <class S>
 class QueryLoader {
  public:
   __device__ __forceinline__ QueryLoader(const PrefillParams& a, const CUtensorMap& map,
-                                         uint32_t queries_at, TileNote* notes,
+                                         uint32_t queries_at, ItemNote* notes,
                                          BarriersOf<S>& barriers)
       : a_(a), map_(map), queries_at_(queries_at), notes_(notes), barriers_(barriers) {}
 
   /// Waits for a place.
-  __device__ __forceinline__ void load(const QueryTile& tile, int32_t head) {
-    const int32_t first_row = a_.p.query_start[tile.sequence] + tile.first;
+  __device__ __forceinline__ void load(const WorkItem& item) {
+    const int32_t first_row = a_.p.query_start[item.tile.sequence] + item.tile.first;
     const uint32_t full = address(&barriers_.query_full[ring_.stage]);
     if (leads()) {
       await_free();
-      notes_[ring_.stage] = {tile, head, first_row};
+      notes_[ring_.stage] = {item, first_row};
       hopper::barrier_expect(full, S::kQueryBytes);
 #pragma unroll
       for (int panel = 0; panel < S::kPanels; ++panel) {
         hopper::copy_box(
             queries_at_ + static_cast<uint32_t>(ring_.stage * S::kQueryBytes + panel * kQueryPanel),
-            map_, full, panel * kPanelColumns, head, first_row, 0);
+            map_, full, panel * kPanelColumns, item.head, first_row, 0);
       }
     }
     __syncwarp();
@@ -91,7 +91,7 @@ class QueryLoader {
   __device__ __forceinline__ void finish() {
     if (!leads()) return;
     await_free();
-    notes_[ring_.stage].tile.sequence = -1;
+    notes_[ring_.stage].item.tile.sequence = -1;
     hopper::barrier_arrive(address(&barriers_.query_full[ring_.stage]));
   }
 
@@ -104,7 +104,7 @@ class QueryLoader {
   const PrefillParams& a_;
   const CUtensorMap& map_;
   uint32_t queries_at_;
-  TileNote* notes_;
+  ItemNote* notes_;
   BarriersOf<S>& barriers_;
   Ring<S::kQueryStages> ring_;
 };
@@ -112,9 +112,8 @@ class QueryLoader {
 /// One warp: all queries.
 template <class S>
 __device__ __forceinline__ void load_queries(const PrefillParams& a, QueryLoader<S> loader) {
-  QueryTile tile;
-  int32_t head = 0;
-  for (TileCursor tiles(a); tiles.next(tile, head);) loader.load(tile, head);
+  WorkItem item{};
+  for (ItemCursor<S::kKeys> items(a); items.next(item);) loader.load(item);
   loader.finish();
 }
 

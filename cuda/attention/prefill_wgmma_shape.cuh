@@ -35,10 +35,18 @@ struct Shape {
       kQueryStages * kQueryBytes + 2 * kStages * kKeyBytes + 1024;  // to align
 };
 
-/// What the loaders say of a tile besides its queries. sequence -1: there are no more.
-struct TileNote {
+/// A tile of queries, a head, and what the block does of them: some of the tiles of keys.
+struct WorkItem {
   QueryTile tile;
   int32_t head;
+  KeySpan keys;          // tiles of keys [begin, end)
+  int32_t first_worker;  // of the blocks that share it
+  int32_t parts;         // 1: nobody else has part of it
+};
+
+/// What the loaders say of an item besides its queries. sequence -1: there are no more.
+struct ItemNote {
+  WorkItem item;
   int32_t first_row;  // of q and out
 };
 
@@ -68,23 +76,54 @@ __device__ __forceinline__ KeySpan key_tiles(const PrefillParams& a, const Query
   return {span.begin / kKeys, (span.end + kKeys - 1) / kKeys};
 }
 
-/// This block's tiles, heads that share keys one after another. Rounds run to and fro, so that a
-/// block which had the longest of one has the shortest of the next. Whole warps use it.
-class TileCursor {
+/// This block's items, heads that share keys one after another: a stretch of the line where tiles
+/// are cut; whole items otherwise, in rounds that run to and fro, so that a block which had the
+/// longest of one has the shortest of the next. Whole warps use it.
+template <int kKeys>
+class ItemCursor {
  public:
-  __device__ __forceinline__ explicit TileCursor(const PrefillParams& a)
-      : a_(a),
-        items_((a.tiles != nullptr ? min(*a.count, a.max_tiles) : a.max_tiles) * a.p.heads) {}
+  __device__ __forceinline__ explicit ItemCursor(const PrefillParams& a)
+      : a_(a), chunk_(a.cuts.cut != nullptr ? a.cuts.cut[0] : 0) {
+    const auto block = static_cast<int32_t>(blockIdx.x);
+    if (chunk_ > 0) {
+      const int32_t steps = a.cuts.cut[1];
+      if (block * chunk_ >= steps) return;
+      end_ = min((block + 1) * chunk_, steps);
+      item_ = a.cuts.workers[block].item;
+      at_ = a.cuts.workers[block].line;
+    } else {
+      end_ = (a.tiles != nullptr ? min(*a.count, a.max_tiles) : a.max_tiles) * a.p.heads;
+    }
+  }
 
   /// False: there are no more.
-  __device__ __forceinline__ bool next(QueryTile& tile, int32_t& head) {
+  __device__ __forceinline__ bool next(WorkItem& work) {
     const auto blocks = static_cast<int32_t>(gridDim.x), block = static_cast<int32_t>(blockIdx.x);
-    while (first_ < items_) {
-      const int32_t item = first_ + (back_ ? blocks - 1 - block : block);
-      first_ += blocks;
-      back_ = !back_;
-      if (item >= items_ || !find_tile(a_, item / a_.p.heads, tile) || tile.rows() <= 0) continue;
-      head = item % a_.p.heads;
+    while (at_ < end_) {
+      if (chunk_ > 0) {
+        if (!find_tile(a_, item_ / a_.p.heads, work.tile)) return false;
+        work.head = item_ % a_.p.heads;
+        work.keys = key_tiles<kKeys>(a_, work.tile);
+        const int32_t length = max(work.keys.end - work.keys.begin, 1);
+        const ops::PrefillPart part = ops::prefill_part(block, chunk_, at_, length);
+        if (work.keys.begin < work.keys.end) {
+          work.keys = {work.keys.begin + part.begin, work.keys.begin + part.end};
+        }
+        work.first_worker = part.first_worker;
+        work.parts = part.parts;
+        at_ += length;
+        ++item_;
+        return true;
+      }
+      const int32_t item = at_ + (item_ != 0 ? blocks - 1 - block : block);
+      at_ += blocks;
+      item_ ^= 1;
+      if (item >= end_ || !find_tile(a_, item / a_.p.heads, work.tile)) continue;
+      if (work.tile.rows() <= 0) continue;
+      work.head = item % a_.p.heads;
+      work.keys = key_tiles<kKeys>(a_, work.tile);
+      work.first_worker = block;
+      work.parts = 1;
       return true;
     }
     return false;
@@ -92,9 +131,10 @@ class TileCursor {
 
  private:
   const PrefillParams& a_;
-  int32_t items_;
-  int32_t first_ = 0;
-  bool back_ = false;
+  int32_t chunk_;
+  int32_t at_ = 0;    // on the line, or the first item of the round
+  int32_t end_ = 0;   // of the stretch, or of all items
+  int32_t item_ = 0;  // the next, or 1 for a round that runs backwards
 };
 
 }  // namespace wgmma

@@ -116,7 +116,7 @@ __device__ __forceinline__ void clear_rows(uint32_t to, int32_t begin) {
 }
 
 /// One of the load group's warps: its quarter of all keys and values; the first one also queries.
-/// A tile's queries are asked for when its first keys are widened: all that a place for them may
+/// An item's queries are asked for when its first keys are widened: all that a place for them may
 /// have to wait for is widened by then.
 template <int D, class T>
 __device__ __forceinline__ void load_widened(const PrefillParams& a, const AttentionMaps& maps,
@@ -132,16 +132,16 @@ __device__ __forceinline__ void load_widened(const PrefillParams& a, const Atten
   const int32_t box_rows = maps.box_rows;
 
   struct {
-    QueryTile tile;
-    int32_t head;
+    WorkItem item;
     int32_t rows;  // of this warp's that keys belong to
-    bool opens;    // the first of the tile's
+    bool opens;    // the first of the item's
     bool there;
   } waiting{};
-  TileCursor tiles(a);
-  QueryTile tile{};
-  int32_t head = 0, kv_head = 0;
-  KeySpan span{0, 0};
+  ItemCursor<S::kKeys> items(a);
+  WorkItem item{};
+  const QueryTile& tile = item.tile;
+  const KeySpan& span = item.keys;
+  int32_t kv_head = 0;
   int32_t t = -1, block = 0;
   Ring<S::kStages> ring;
   uint32_t staged_parity = 0;
@@ -156,11 +156,10 @@ __device__ __forceinline__ void load_widened(const PrefillParams& a, const Atten
   for (bool more = true; more || waiting.there;) {
     bool opens = false;
     if (more && t < span.begin) {
-      more = tiles.next(tile, head);
+      more = items.next(item);
       if (more) {
-        span = key_tiles<S::kKeys>(a, tile);
         t = span.end - 1;
-        kv_head = head / (p.heads / p.kv_heads);
+        kv_head = item.head / (p.heads / p.kv_heads);
         block = block_of(t);
         opens = true;
       }
@@ -170,7 +169,7 @@ __device__ __forceinline__ void load_widened(const PrefillParams& a, const Atten
     const int32_t rows = min(kRows, tile.keys - first);
     const int32_t row = (first + lane * box_rows) & ((1 << p.block_shift) - 1);
     const int32_t next_block = asks ? block_of(t - 1) : 0;
-    if (waiting.there && waiting.opens && warp == 0) queries.load(waiting.tile, waiting.head);
+    if (waiting.there && waiting.opens && warp == 0) queries.load(waiting.item);
 #pragma unroll 1
     for (int kind = 0; kind < 2; ++kind) {
       const uint32_t from = own_staged + static_cast<uint32_t>(kind * kRows * D);
@@ -207,8 +206,8 @@ __device__ __forceinline__ void load_widened(const PrefillParams& a, const Atten
       ring.next();
       staged_parity ^= 1;
     }
-    if (more && !asks && warp == 0) queries.load(tile, head);  // it sees no keys
-    waiting = {tile, head, rows, opens, asks};
+    if (more && !asks && warp == 0) queries.load(item);  // it sees no keys
+    waiting = {item, rows, opens, asks};
     block = next_block;
     --t;
   }

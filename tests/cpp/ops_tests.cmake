@@ -9,6 +9,7 @@ set(MMCORE_OPS_TESTS
   ops/cpu_isa_test.cpp
   ops/embedding_merge_test.cpp
   ops/gpu_plan_test.cpp
+  ops/prefill_cut_test.cpp
   ops/prefill_order_test.cpp
   ops/host_tensor.cpp
   ops/linear_case.cpp

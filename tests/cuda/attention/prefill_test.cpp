@@ -13,6 +13,8 @@
 
 #include "attention/prefill_case.h"
 #include "attention/prefill_params.h"
+#include "ops/attention/gpu_plan.h"
+#include "ops/attention/prefill_cut.h"
 
 namespace mmcore::cuda {
 namespace {
@@ -51,6 +53,60 @@ class PrefillTest : public GpuTest {
     const std::vector<double> want = batch.expected();
     EXPECT_LE(worst_row_error(shape, got, want), tolerance(shape.dtype));
     if (sums != nullptr) sums->add(got, want);
+  }
+
+  /// Through a plan for so many workers, which must cut the tiles; twice, as for two layers.
+  static void check_cut(const AttentionShape& shape, uint32_t seed, int32_t workers) {
+    SCOPED_TRACE("seed " + std::to_string(seed) + ": " + shape.describe() + ", " +
+                 std::to_string(workers) + " workers");
+    const AttentionBatch batch(shape, seed);
+    const auto sequences = static_cast<int64_t>(shape.queries.size());
+    std::vector<int32_t> starts(1, 0), lens = shape.keys;
+    for (const int32_t queries : shape.queries) starts.push_back(starts.back() + queries);
+    const ops::AttentionPlanShape plan_shape{.sequences = sequences,
+                                             .tokens = batch.rows(),
+                                             .heads = shape.heads,
+                                             .kv_heads = shape.kv_heads,
+                                             .head_dim = shape.dim,
+                                             .window = shape.window,
+                                             .causal = shape.causal,
+                                             .multiprocessors = workers};
+    const ops::GpuPlanLayout layout = ops::gpu_plan_layout(plan_shape);
+    std::vector<int32_t> words(static_cast<size_t>(layout.words));
+    const auto host = [](std::vector<int32_t>& values) {
+      return TensorView(values.data(), DType::kInt32, {static_cast<int64_t>(values.size())});
+    };
+    const Status planned =
+        ops::plan_paged_attention(host(starts), host(lens), plan_shape, host(words));
+    ASSERT_TRUE(planned.ok()) << planned.message();
+    ASSERT_GT(words[ops::kCutAt], 0) << "the tiles are not cut";
+    const DeviceTensor plan = DeviceTensor::from(words, {layout.words});
+    const DeviceTensor partials(DType::kUInt8, {ops::prefill_partial_bytes(shape.dim, workers)});
+    auto* on_device = plan.view().ptr<int32_t>();
+    const PrefillWork work{.tiles = on_device + layout.tiles_at,
+                           .count = on_device + ops::kTileCountAt,
+                           .max_tiles = layout.max_tiles,
+                           .query_rows = batch.rows(),
+                           .cuts = {.cut = on_device + ops::kCutAt,
+                                    .workers = reinterpret_cast<const ops::PrefillWorker*>(
+                                        on_device + layout.cut_workers_at),
+                                    .counters = on_device + layout.cut_counters_at,
+                                    .partials = partials.view().ptr<float>(),
+                                    .num_workers = workers}};
+    const std::vector<double> want = batch.expected();
+    std::vector<uint8_t> once;
+    for (int layer = 0; layer < 2; ++layer) {
+      const Status status = launch_prefill(batch.problem(), work, nullptr);
+      ASSERT_TRUE(status.ok()) << status.message();
+      ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+      EXPECT_LE(worst_row_error(shape, batch.result(), want), tolerance(shape.dtype));
+      ASSERT_EQ(plan.ints(), words) << "the next layer finds another plan";
+      const std::vector<uint8_t> bytes = batch.out_bytes();
+      if (layer > 0) {
+        EXPECT_EQ(bytes, once);
+      }
+      once = bytes;
+    }
   }
 
   static AttentionShape random_shape(uint32_t seed, DType dtype) {
@@ -175,6 +231,66 @@ TEST_F(PrefillTest, Float8KeysOverManyTiles) {
     s.causal = false;
     s.block_size = 8;
     check(with_float8(s, 9), 10);
+  }
+}
+
+AttentionShape few_tiles(int dim, DType dtype) {
+  AttentionShape s;
+  s.dim = dim;
+  s.dtype = s.kv_dtype = dtype;
+  s.heads = 3;
+  s.scale = 1.0f / std::sqrt(static_cast<float>(dim));
+  return s;
+}
+
+TEST_F(PrefillTest, FewTilesAreCut) {
+  for (const int dim : ops::kHeadDims) {
+    if (dim > ops::kMostCutDim) continue;
+    for (const DType dtype : {DType::kBFloat16, DType::kFloat16}) {
+      AttentionShape s = few_tiles(dim, dtype);
+      s.queries = {150, 64};
+      s.keys = {1500, 900};
+      check_cut(s, 31, 132);
+      check_cut(s, 32, 7);
+      check_cut(with_float8(s, 5), 33, 132);
+      if (HasFailure()) return;
+    }
+  }
+}
+
+TEST_F(PrefillTest, FewTilesAreCutReduced) {
+  for (const int dim : {64, 128}) {
+    AttentionShape s = few_tiles(dim, DType::kBFloat16);
+    s.queries = {20};
+    s.keys = {700};
+    check_cut(s, 34, 4);
+    check_cut(with_float8(s, 5), 35, 4);
+  }
+}
+
+TEST_F(PrefillTest, CutsOfRandomShapes) {
+  std::mt19937 rng(77);
+  const auto pick = [&](int low, int high) {
+    return std::uniform_int_distribution<int>(low, high)(rng);
+  };
+  for (int i = 0; i < cases(30) && !HasFailure(); ++i) {
+    constexpr int kDims[] = {32, 64, 64, 80, 128, 128};
+    AttentionShape s =
+        few_tiles(kDims[pick(0, 5)], pick(0, 1) == 0 ? DType::kBFloat16 : DType::kFloat16);
+    s.kv_heads = pick(1, 2);
+    s.heads = s.kv_heads * pick(1, 3);
+    s.block_size = 8 << pick(0, 4);
+    s.causal = pick(0, 3) > 0;
+    s.window = pick(0, 2) == 0 ? pick(200, 800) : 0;
+    s.soft_cap = pick(0, 3) == 0 ? static_cast<float>(pick(1, 50)) : 0.0f;
+    s.queries = {pick(130, 200)};
+    s.keys = {s.queries[0] + pick(900, 1300)};
+    if (pick(0, 1) == 0) {
+      s.queries.push_back(pick(17, 60));
+      s.keys.push_back(s.queries.back() + pick(0, 300));
+    }
+    if (i % 3 == 0) s = with_float8(s, static_cast<uint32_t>(i));
+    check_cut(s, static_cast<uint32_t>(1000 + i), pick(0, 1) == 0 ? 132 : 4 * s.heads + 3);
   }
 }
 

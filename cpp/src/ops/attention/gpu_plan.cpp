@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "ops/attention/entry_check.h"
+#include "ops/attention/prefill_cut.h"
 #include "ops/attention/prefill_order.h"
 #include "ops/cuda_backend.h"
 #include "tensor/shape_check.h"
@@ -205,28 +206,58 @@ void divide(const Line& line, int32_t workers, bool settled, int32_t* out) {
   }
 }
 
-int32_t cut_prefills(const Lengths& lengths, const AttentionPlanShape& shape, int32_t* out) {
+/// The keys that a tile reads: [begin, end), never empty.
+struct TileKeys {
+  int64_t begin;
+  int64_t end;
+};
+
+TileKeys tile_keys(const Lengths& lengths, const AttentionPlanShape& shape, int32_t n,
+                   int32_t row) {
+  const int32_t queries = lengths.queries(n);
+  const int64_t position = lengths.seq_lens[n] - queries + int64_t{row};
+  const int64_t last = std::min(queries - row, kPrefillTileRows) - 1;
+  return {.begin = shape.window > 0 ? std::max<int64_t>(0, position - shape.window + 1) : 0,
+          .end = shape.causal ? position + last + 1 : lengths.seq_lens[n]};
+}
+
+std::vector<PrefillTile> prefill_tiles(const Lengths& lengths, const AttentionPlanShape& shape) {
   const int32_t group = shape.heads / shape.kv_heads;
   std::vector<PrefillTile> tiles;
   for (int32_t n = 0; n < lengths.sequences; ++n) {
     const int32_t queries = lengths.queries(n);
     if (queries == 0 || is_decode(queries, group)) continue;
     for (int32_t row = 0; row < queries; row += kPrefillTileRows) {
-      const int64_t position = lengths.seq_lens[n] - queries + int64_t{row};
-      const int64_t last = std::min(queries - row, kPrefillTileRows) - 1;
-      const int64_t end = shape.causal ? position + last + 1 : lengths.seq_lens[n];
-      const int64_t begin =
-          shape.window > 0 ? std::max<int64_t>(0, position - shape.window + 1) : 0;
-      tiles.push_back({.keys = end - begin, .sequence = n, .row = row});
+      const TileKeys keys = tile_keys(lengths, shape, n, row);
+      tiles.push_back({.keys = keys.end - keys.begin, .sequence = n, .row = row});
     }
   }
   constexpr int64_t kBytes = 2;  // of an element, most often
   order_prefill_tiles(tiles, 2 * kBytes * shape.kv_heads * shape.head_dim);
+  return tiles;
+}
+
+void write_prefills(const Lengths& lengths, const AttentionPlanShape& shape, int32_t* words) {
+  const std::vector<PrefillTile> tiles = prefill_tiles(lengths, shape);
+  const GpuPlanLayout layout = gpu_plan_layout(shape);
+  words[kTileCountAt] = to_int32(static_cast<int64_t>(tiles.size()));
+  const int32_t step_keys = prefill_step_keys(shape.head_dim);
+  std::vector<int32_t> steps;
+  int32_t* out = words + layout.tiles_at;
   for (const PrefillTile& tile : tiles) {
     *out++ = tile.sequence;
     *out++ = tile.row;
+    const TileKeys keys = tile_keys(lengths, shape, tile.sequence, tile.row);
+    steps.push_back(to_int32(divide_up(keys.end, step_keys) - keys.begin / step_keys));
   }
-  return to_int32(static_cast<int64_t>(tiles.size()));
+  if (tiles.empty() || shape.head_dim > kMostCutDim) return;
+  const PrefillCut cut = cut_prefill(steps, shape.heads, shape.multiprocessors);
+  words[kCutAt] = cut.chunk;
+  words[kCutAt + 1] = cut.steps;
+  if (cut.chunk > 0) {
+    std::memcpy(words + layout.cut_workers_at, cut.workers.data(),
+                cut.workers.size() * sizeof(PrefillWorker));
+  }
 }
 
 }  // namespace
@@ -259,7 +290,11 @@ GpuPlanLayout gpu_plan_layout(const AttentionPlanShape& shape) {
   layout.counters_at = layout.workers_at + layout.workers * kWords<DecodeWorker>;
   layout.sequences_at = layout.counters_at + aligned(layout.workers);
   layout.tiles_at = layout.sequences_at + shape.sequences * kWords<DecodeSequence>;
-  layout.words = aligned(layout.tiles_at + 2 * int64_t{layout.max_tiles});
+  // None where no prefill fits.
+  const int64_t cut_workers = layout.max_tiles > 0 ? shape.multiprocessors : 0;
+  layout.cut_workers_at = aligned(layout.tiles_at + 2 * int64_t{layout.max_tiles});
+  layout.cut_counters_at = layout.cut_workers_at + cut_workers * kWords<PrefillWorker>;
+  layout.words = aligned(layout.cut_counters_at + 2 * cut_workers);
   return layout;
 }
 
@@ -267,11 +302,17 @@ int64_t attention_plan_words(const AttentionPlanShape& shape) {
   return is_valid(shape) ? gpu_plan_layout(shape).words : -1;
 }
 
-int64_t paged_attention_workspace_bytes(const AttentionPlanShape& shape) {
-  if (!is_valid(shape)) return -1;
+int64_t decode_partial_bytes(const AttentionPlanShape& shape) {
   // Of each slot: a row's sums of weighted values, its maximum and its sum of weights.
   return 2 * int64_t{shape.multiprocessors} * max_decode_rows(shape) * (shape.head_dim + 2) *
          static_cast<int64_t>(sizeof(float));
+}
+
+int64_t paged_attention_workspace_bytes(const AttentionPlanShape& shape) {
+  if (!is_valid(shape)) return -1;
+  const bool prefills = !decode_only(shape.max_query_len, shape.heads / shape.kv_heads);
+  return decode_partial_bytes(shape) +
+         (prefills ? prefill_partial_bytes(shape.head_dim, shape.multiprocessors) : 0);
 }
 
 Status plan_paged_attention(const TensorView& query_start, const TensorView& seq_lens,
@@ -314,7 +355,7 @@ Status plan_paged_attention(const TensorView& query_start, const TensorView& seq
     std::memcpy(words + layout.sequences_at, line.sequences.data(),
                 line.sequences.size() * sizeof(DecodeSequence));
   }
-  words[kTileCountAt] = cut_prefills(lengths, shape, words + layout.tiles_at);
+  write_prefills(lengths, shape, words);
   return {};
 }
 

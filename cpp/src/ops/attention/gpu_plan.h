@@ -20,7 +20,8 @@
 //    [cell|cell|cell|cell|..][cell|cell|cell|cell|..] ...      a pitch of team * chunk each
 //    |- worker 0 -|- worker 1 -|- worker 2 -|- ...
 //
-// Prefill. Tiles of kPrefillTileRows query rows, in the order of prefill_order.h.
+// Prefill. Tiles of kPrefillTileRows query rows, in the order of prefill_order.h; few of them may
+// be cut between workers, as prefill_cut.h says.
 //
 // constexpr functions are called by kernels, too: what a worker does is said here and once.
 #pragma once
@@ -114,11 +115,17 @@ struct GpuPlanLayout {
   int64_t counters_at;   // int32 [workers]: parts that have arrived, by first worker; 0 at rest
   int64_t sequences_at;  // DecodeSequence [sequences]
   int64_t tiles_at;      // int32 [max_tiles, 2]: sequence, first query row within it
+  // PrefillWorker [multiprocessors] where the tiles are cut, and int32 [multiprocessors, 2]: parts
+  // that have arrived of each half of an item's rows, by first worker; 0 at rest.
+  int64_t cut_workers_at;
+  int64_t cut_counters_at;
   int64_t words;
 };
 
 /// Word of the number of prefill tiles.
 inline constexpr int64_t kTileCountAt = 0;
+/// Words of a cut's chunk, 0 where tiles are not cut, and of its number of steps.
+inline constexpr int64_t kCutAt = 1;
 
 /// Packs of rows that a key/value head's query rows make.
 constexpr int32_t packs_of(int32_t group) { return (group + kDecodeRows - 1) / kDecodeRows; }
@@ -145,6 +152,9 @@ constexpr bool decode_only(int64_t max_query_len, int32_t group) {
 
 /// Rows of a unit, at most: 8 or 16.
 int32_t max_decode_rows(const AttentionPlanShape& shape);
+
+/// Of the workspace: partial results of decode, and behind them those of cut prefills.
+int64_t decode_partial_bytes(const AttentionPlanShape& shape);
 
 /// False for what is no shape: a count below 0, heads that do not divide, an unknown head dim.
 bool is_valid(const AttentionPlanShape& shape);
