@@ -2,7 +2,7 @@
 
     python -m benchmarks.e2e.llava7b [--batch 1 --batch 32] [--new-tokens 128] [--json FILE]
         [--one-by-one] [--eager] [--whole-lives] [--no-rival] [--timeline] [--requests 256]
-        [--picture 1024x768]
+        [--arrivals 8] [--encoder-stream] [--picture 1024x768]
     python -m benchmarks.e2e.llava7b --tiny --device cpu ...
 
 The shape is LLaVA-1.5-7B's: CLIP ViT-L/14 at 336 pixels and a Llama of 32 layers, in bfloat16. No
@@ -11,11 +11,12 @@ request is a picture of its own, 576 rows, and 65 tokens of text; end-of-text is
 are prepared inside the measured time on both sides. The rival is `generate` with SDPA and a static
 batch of one length.
 
-`--one-by-one`, `--eager` and `--whole-lives` measure mmcore once more: with each step launched when
-the one before it has ended; without CUDA graphs; and with requests that begin only when there is
-room for all of their tokens (`max_preemptions=0`). `--timeline` adds tables of where the time of a
-first token and of a decode step goes, `--requests` the requests a second when so many are given at
-once. `--tiny` tries the program out.
+`--one-by-one`, `--eager`, `--whole-lives` and `--encoder-stream` measure mmcore once more: with
+each step launched when the one before it has ended; without CUDA graphs; with requests that begin
+only when there is room for all of their tokens (`max_preemptions=0`); and with the tower on a
+stream of its own, beside the step before. `--arrivals` lets so many run while others come.
+`--timeline` adds tables of where the time of a first token and of a decode step goes, `--requests`
+the requests a second when so many are given at once. `--tiny` tries the program out.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.e2e.arrivals import measure_arrivals
 from benchmarks.e2e.llava_requests import (
     SEVEN_B,
     TEXT_TOKENS,
@@ -81,6 +83,7 @@ class MmcoreEngine:
         eager: bool = False,
         overlapping: bool | None = None,
         whole_lives: bool = False,
+        encoder_stream: bool = False,
     ) -> None:
         from mmcore import LLM
 
@@ -94,6 +97,7 @@ class MmcoreEngine:
             enforce_eager=eager,
             async_scheduling=overlapping,
             **lives,
+            encoder_stream=encoder_stream,
             max_num_seqs=max(batch, 256),
             limit_mm_per_prompt={"image": 1},
         )
@@ -108,15 +112,18 @@ class MmcoreEngine:
         from mmcore import SamplingParams
 
         params = SamplingParams(temperature=0.0, max_tokens=new_tokens, ignore_eos=True)
-        prompts: Any = [
+        outputs = self.llm.generate(self.prompts(requests), params, use_tqdm=False)
+        return [list(output.outputs[0].token_ids) for output in outputs]
+
+    def prompts(self, requests: list[Request]) -> list[Any]:
+        """Write requests as prompts."""
+        return [
             {
                 "prompt_token_ids": [*request.before, self._image_token, *request.after],
                 "multi_modal_data": {"image": request.picture},
             }
             for request in requests
         ]
-        outputs = self.llm.generate(prompts, params, use_tqdm=False)
-        return [list(output.outputs[0].token_ids) for output in outputs]
 
     def tell_floor(self, batch: int) -> None:
         """Print what a decode step's graph takes alone; once for each batch size."""
@@ -315,6 +322,10 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--one-by-one", action="store_true", help="measure without overlap, too")
     parser.add_argument("--eager", action="store_true", help="measure mmcore without graphs, too")
     parser.add_argument("--whole-lives", action="store_true", help="measure max_preemptions=0, too")
+    parser.add_argument(
+        "--encoder-stream", action="store_true", help="measure a stream for towers, too"
+    )
+    parser.add_argument("--arrivals", type=int, default=0, help="so many run while others come")
     parser.add_argument("--no-rival", action="store_true", help="leave transformers out")
     parser.add_argument("--timeline", action="store_true", help="say where the time goes")
     parser.add_argument("--requests", type=int, default=0, help="give so many at once, too")
@@ -339,7 +350,10 @@ def main() -> None:
 
     shape = TINY if options.tiny else SEVEN_B
     batches = options.batch or [1, 32]
-    document: dict[str, Any] = {"model": shape.name, "rows": [], "timelines": {}, "throughput": []}
+    document: dict[str, Any] = {
+        "model": shape.name, "rows": [], "timelines": {}, "throughput": [],
+        "arrivals": [],
+    }  # fmt: skip
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -353,6 +367,8 @@ def main() -> None:
             makers["mmcore one by one"] = lambda: mmcore_engine(overlapping=False)
         if options.whole_lives:
             makers["mmcore whole lives"] = lambda: mmcore_engine(whole_lives=True)
+        if options.encoder_stream:
+            makers["mmcore encoder stream"] = lambda: mmcore_engine(encoder_stream=True)
         if options.eager:
             makers["mmcore eager"] = lambda: mmcore_engine(eager=True)
         if not options.no_rival:
@@ -372,6 +388,16 @@ def main() -> None:
                 for batch in batches
             ]
             if isinstance(generate, MmcoreEngine):
+                if options.arrivals:
+                    document["arrivals"].append(
+                        measure_arrivals(
+                            engine,
+                            generate.llm.llm_engine,
+                            lambda n, g=generate, r=requests: g.prompts(r.take(n)),  # type: ignore[misc]
+                            options.arrivals,
+                            3 * options.rounds,
+                        )
+                    )
                 if options.requests:
                     document["throughput"].append(
                         measure_requests(

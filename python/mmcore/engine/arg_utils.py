@@ -38,6 +38,7 @@ class EngineConfig:
     encoder_budget: int = 0
     encoder_cache_rows: int = 0
     enforce_eager: bool = False
+    encoder_stream: bool = False
 
 
 @dataclass(slots=True)
@@ -106,6 +107,9 @@ class EngineArgs:
     enforce_eager
         True launches the kernels of a decode step on a GPU one by one; otherwise they run from CUDA
         graphs.
+    encoder_stream
+        Encode pictures on a GPU stream of their own, beside the step before, where their encoder
+        runs from CUDA graphs.
     swap_space, max_seq_len_to_capture, disable_log_stats and the like
         Accepted for scripts of the seed era. They have no effect: graphs hold for any length, and
         preemption recomputes instead of swapping.
@@ -150,6 +154,7 @@ class EngineArgs:
     pipeline_parallel_size: int = 1
     quantization: str | None = None
     enforce_eager: bool | None = None
+    encoder_stream: bool = False
     # Accepted, without effect.
     swap_space: float = 4
     cpu_offload_gb: float = 0
@@ -249,6 +254,7 @@ class EngineArgs:
             encoder_budget=_optional("encoder_budget", self.encoder_budget),
             encoder_cache_rows=_optional("encoder_cache_rows", self.encoder_cache_rows),
             enforce_eager=bool(self.enforce_eager),
+            encoder_stream=bool(self.encoder_stream),
         )
 
     def _refuse_unsupported(self) -> None:

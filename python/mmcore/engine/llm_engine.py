@@ -69,6 +69,7 @@ class LLMEngine:
             encoder_cache_rows=config.encoder_cache_rows,
             mm_input_cache_bytes=config.mm_input_cache_bytes,
             enforce_eager=config.enforce_eager,
+            encoder_stream=config.encoder_stream,
         )
         self.model_runner: ModelRunner = executor.runner
         self.memory_plan: MemoryPlan = executor.memory

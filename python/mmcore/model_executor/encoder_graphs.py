@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from mmcore.transfer import to_device
 if TYPE_CHECKING:
     from torch import nn
 
+    from mmcore.model_executor.encoder_stream import EncoderStream
     from mmcore.model_executor.models.interfaces import FixedMediaInput
 
 __all__ = ["EncoderGraphs", "divide", "item_counts"]
@@ -74,19 +76,29 @@ class EncoderGraphs:
         The only argument of ``embed_multimodal``, and its shape.
     counts
         Numbers of items, ascending.
+    beside
+        Runs them beside other work; None to run them in the order of the current stream.
     """
 
     def __init__(
-        self, model: nn.Module, media: FixedMediaInput, counts: list[int], device: torch.device
+        self,
+        model: nn.Module,
+        media: FixedMediaInput,
+        counts: list[int],
+        device: torch.device,
+        beside: EncoderStream | None = None,
     ) -> None:
         self._model: Any = model
         self._media = media
         self._counts = counts
         self._device = device
-        self._input = torch.zeros((counts[-1], *media.shape), dtype=torch.float32, device=device)
+        self._beside = beside
+        with self._stream():
+            shape = (counts[-1], *media.shape)
+            self._input = torch.zeros(shape, dtype=torch.float32, device=device)
         self._host_table = torch.empty(0)
         self._table = torch.empty(0)
-        self._capturing = GraphCapture(device)
+        self._capturing = GraphCapture(device, None if beside is None else beside.stream)
         self._captured: dict[int, _Captured] = {}
         self._usable = True
 
@@ -109,12 +121,22 @@ class EncoderGraphs:
         Returns
         -------
         list or None
-            [rows, hidden] for each item, in memory of its own; None if the items are none for a
-            graph, or the encoder cannot be captured.
+            [rows, hidden] for each item, in memory of its own, for the current stream; None if the
+            items are none for a graph, or the encoder cannot be captured.
         """
         pixels: Any = batch.get(self._media.name)
         if not self._usable or len(batch) != 1 or not self._takes(pixels):
             return None
+        with self._stream():
+            outputs = self._run(pixels)
+        if outputs is not None and self._beside is not None:
+            self._beside.hand_over(outputs)
+        return outputs
+
+    def _stream(self) -> AbstractContextManager[object]:
+        return nullcontext() if self._beside is None else self._beside()
+
+    def _run(self, pixels: Any) -> list[torch.Tensor] | None:
         outputs: list[torch.Tensor] = []
         for count, taken in divide(len(pixels), self._counts):
             captured = self._captured.get(count)

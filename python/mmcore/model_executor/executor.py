@@ -14,6 +14,7 @@ from mmcore.errors import ValidationError
 from mmcore.model_executor.attention_plans import AttentionPlanner
 from mmcore.model_executor.decode_graphs import DecodeGraphs, batch_sizes
 from mmcore.model_executor.encoder_graphs import EncoderGraphs, item_counts
+from mmcore.model_executor.encoder_stream import EncoderStream
 from mmcore.model_executor.forward_signature import required_media_arguments
 from mmcore.model_executor.graph_capture import GRAPH_BYTES
 from mmcore.model_executor.host_blocks import HostBlocks
@@ -95,16 +96,17 @@ class _EncoderPlan:
     media: FixedMediaInput
     counts: list[int]
     rows_per_item: int
+    beside: bool
 
 
 def _plan_encoder_graphs(
-    model: nn.Module, model_config: ModelConfig, limits: EncoderLimits
+    model: nn.Module, model_config: ModelConfig, limits: EncoderLimits, beside: bool
 ) -> _EncoderPlan | None:
     media = fixed_media_input(model) if supports_encoder_split(model) else None
     rows = max(MULTIMODAL_REGISTRY.get_max_tokens_per_item(model_config).values(), default=0)
     if media is None or not rows:
         return None
-    return _EncoderPlan(media, item_counts(limits.budget // rows), rows)
+    return _EncoderPlan(media, item_counts(limits.budget // rows), rows, beside)
 
 
 def build_executor(
@@ -119,6 +121,7 @@ def build_executor(
     encoder_cache_rows: int = 0,
     mm_input_cache_bytes: int = 0,
     enforce_eager: bool = False,
+    encoder_stream: bool = False,
 ) -> Executor:
     """Load the model, check it on dummy data, plan the memory and allocate the KV cache.
 
@@ -126,6 +129,8 @@ def build_executor(
     ----------
     enforce_eager
         Whether to do without CUDA graphs.
+    encoder_stream
+        Whether graphs of the encoder run on a stream of their own.
 
     Raises
     ------
@@ -168,7 +173,7 @@ def build_executor(
         torch.cuda.empty_cache()  # what the run on dummy data left behind is free
         if not enforce_eager:
             graph_sizes = batch_sizes(scheduler_config.max_num_seqs)
-            encoder_plan = _plan_encoder_graphs(model, model_config, limits)
+            encoder_plan = _plan_encoder_graphs(model, model_config, limits, encoder_stream)
     memory = plan_memory(
         memory_request(
             model_config,
@@ -252,7 +257,11 @@ def _prepare_cuda(
             runner.graphs.capture_all()
         if encoder_plan is not None and runner.encoder is not None:
             runner.encoder.graphs = EncoderGraphs(
-                runner.model, encoder_plan.media, encoder_plan.counts, runner.device
+                runner.model,
+                encoder_plan.media,
+                encoder_plan.counts,
+                runner.device,
+                EncoderStream(runner.device) if encoder_plan.beside else None,
             )
             runner.encoder.graphs.capture_all()
 
@@ -353,6 +362,8 @@ def memory_request(
         rows, pixels = encoder_plan.rows_per_item + 1, math.prod(encoder_plan.media.shape)
         workspace += len(encoder_plan.counts) * GRAPH_BYTES
         workspace += encoder_graph_bytes(model_config, dtype.itemsize, most * rows, most * pixels)
+        if encoder_plan.beside:  # outputs that were dropped while a step still reads them
+            workspace += limits.budget * encoder_bytes_per_row(model_config, dtype.itemsize)
     loaded_bytes = weights_bytes if weights_loaded else 0
     if device.type == "cuda":
         budget = cuda_budget_bytes(device, share, loaded_bytes)

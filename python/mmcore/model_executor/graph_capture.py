@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-__all__ = ["GRAPH_BYTES", "GraphCapture", "without_collections"]
+__all__ = ["GRAPH_BYTES", "GraphCapture", "capture_stream", "without_collections"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +29,14 @@ class GraphCapture:
     ----------
     device
         A GPU.
+    stream
+        Where to capture. Graphs of one stream share cuBLAS's workspace, too, and must not run side
+        by side either.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, stream: torch.cuda.Stream | None = None) -> None:
         self._device = device
-        self._stream = _capture_stream(device)
+        self._stream = capture_stream(device) if stream is None else stream
         self._pool: Any = torch.cuda.graph_pool_handle()
 
     def capture(
@@ -128,8 +131,8 @@ class GraphCapture:
 
 
 @functools.cache
-def _capture_stream(device: torch.device) -> torch.cuda.Stream:
-    """Give the stream that all captures on a device use: cuBLAS keeps a workspace for each."""
+def capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """Give the stream of a device's captures: cuBLAS keeps a workspace for each stream."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 

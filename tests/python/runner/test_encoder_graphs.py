@@ -65,7 +65,7 @@ class Model(torch.nn.Module):
 class CallingAgain:
     """Stands for a graph: a replay writes where the captured call wrote."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, stream: Any = None) -> None:
         pass
 
     def capture(self, work: Callable[[], list[torch.Tensor]]) -> Any:
