@@ -2,7 +2,7 @@
 
     python -m benchmarks.e2e.llava7b [--batch 1 --batch 32] [--new-tokens 128] [--json FILE]
         [--one-by-one] [--eager] [--whole-lives] [--no-rival] [--timeline] [--requests 256]
-        [--arrivals 8] [--encoder-stream] [--picture 1024x768]
+        [--arrivals 8] [--encoder-stream] [--no-headroom] [--picture 1024x768]
     python -m benchmarks.e2e.llava7b --tiny --device cpu ...
 
 The shape is LLaVA-1.5-7B's: CLIP ViT-L/14 at 336 pixels and a Llama of 32 layers, in bfloat16. No
@@ -11,10 +11,11 @@ request is a picture of its own, 576 rows, and 65 tokens of text; end-of-text is
 are prepared inside the measured time on both sides. The rival is `generate` with SDPA and a static
 batch of one length.
 
-`--one-by-one`, `--eager`, `--whole-lives` and `--encoder-stream` measure mmcore once more: with
-each step launched when the one before it has ended; without CUDA graphs; with requests that begin
-only when there is room for all of their tokens (`max_preemptions=0`); and with the tower on a
-stream of its own, beside the step before. `--arrivals` lets so many run while others come.
+`--one-by-one`, `--eager`, `--whole-lives`, `--no-headroom` and `--encoder-stream` measure mmcore
+once more: with each step launched when the one before it has ended; without CUDA graphs; with
+requests that begin only when there is room for all of their tokens (`max_preemptions=0`), or when
+there is a block for each that runs (`headroom=0`); and with the tower on a stream of its own,
+beside the step before. `--arrivals` lets so many run while others come.
 `--timeline` adds tables of where the time of a first token and of a decode step goes, `--requests`
 the requests a second when so many are given at once. `--tiny` tries the program out.
 """
@@ -83,11 +84,13 @@ class MmcoreEngine:
         eager: bool = False,
         overlapping: bool | None = None,
         whole_lives: bool = False,
+        no_headroom: bool = False,
         encoder_stream: bool = False,
     ) -> None:
         from mmcore import LLM
 
         lives = {"max_preemptions": 0} if whole_lives else {}
+        room = {"headroom": 0} if no_headroom else {}
         self._image_token = shape.image_token
         self.llm = LLM(
             str(folder),
@@ -97,6 +100,7 @@ class MmcoreEngine:
             enforce_eager=eager,
             async_scheduling=overlapping,
             **lives,
+            **room,
             encoder_stream=encoder_stream,
             max_num_seqs=max(batch, 256),
             limit_mm_per_prompt={"image": 1},
@@ -326,6 +330,7 @@ def parse_options() -> argparse.Namespace:
         "--encoder-stream", action="store_true", help="measure a stream for towers, too"
     )
     parser.add_argument("--arrivals", type=int, default=0, help="so many run while others come")
+    parser.add_argument("--no-headroom", action="store_true", help="measure headroom=0, too")
     parser.add_argument("--no-rival", action="store_true", help="leave transformers out")
     parser.add_argument("--timeline", action="store_true", help="say where the time goes")
     parser.add_argument("--requests", type=int, default=0, help="give so many at once, too")
@@ -367,6 +372,8 @@ def main() -> None:
             makers["mmcore one by one"] = lambda: mmcore_engine(overlapping=False)
         if options.whole_lives:
             makers["mmcore whole lives"] = lambda: mmcore_engine(whole_lives=True)
+        if options.no_headroom:
+            makers["mmcore no headroom"] = lambda: mmcore_engine(no_headroom=True)
         if options.encoder_stream:
             makers["mmcore encoder stream"] = lambda: mmcore_engine(encoder_stream=True)
         if options.eager:
