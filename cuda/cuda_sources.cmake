@@ -63,8 +63,6 @@ set(MMCORE_CUDA_SOURCES
   matrix/tensor_map.cpp
   matrix/wgmma.cpp
   matrix/wgmma_128.cu
-  matrix/wgmma_128_shared.cu
-  matrix/wgmma_128_wide.cu
   matrix/wgmma_144.cu
   matrix/wgmma_192.cu
   matrix/wgmma_192_wide.cu

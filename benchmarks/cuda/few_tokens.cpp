@@ -1,8 +1,10 @@
-// Times the ways to compute products of few tokens: what plan_few_tokens and run_matrix choose by.
+// Times the ways to compute products of few tokens: what plan_few_tokens and
+// prefers_few_tokens choose by. A star is what they choose.
 // Weights come from memory, not from the L2 cache. "steady": weights are read before the kernel in
 // front has ended. WRONG: far from what the tensor core kernel gives.
 //
 // Usage: mmcore_bench_few_tokens
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdio>
@@ -24,10 +26,12 @@ struct Layer {
   const char* name;
   int64_t n, k;
 };
-/// A 7B decoder's.
-constexpr std::array kLayers = {Layer{"qkv", 12288, 4096}, Layer{"o", 4096, 4096},
-                                Layer{"gate_up", 22016, 4096}, Layer{"down", 4096, 11008}};
-constexpr std::array<int64_t, 5> kTokens = {1, 8, 16, 32, 64};
+/// A 7B decoder's, and those of smaller ones.
+constexpr std::array kLayers = {
+    Layer{"qkv", 12288, 4096},    Layer{"o", 4096, 4096},     Layer{"gate_up", 22016, 4096},
+    Layer{"down", 4096, 11008},   Layer{"2B o", 1536, 1536},  Layer{"2B qkv", 2048, 1536},
+    Layer{"2B down", 1536, 8960}, Layer{"small o", 576, 576}, Layer{"small up", 3072, 576}};
+constexpr std::array<int64_t, 4> kTokens = {1, 16, 32, 64};
 constexpr int64_t kPool = int64_t{400} << 20;  // bytes: weights of calls in a row lie apart
 
 /// +- 0.5 to 2, without a pattern.
@@ -84,6 +88,7 @@ int main() {
   void* out = noise(64 * 22016);
   for (const Layer& layer : kLayers) {
     const int64_t bytes = layer.n * layer.k * 2, sets = kPool / bytes;
+    const auto calls = static_cast<int>(std::clamp<int64_t>((120 << 20) / bytes, 16, 256));
     for (const int64_t tokens : kTokens) {
       MatrixProblem p{.dtype = DType::kBFloat16,
                       .x = x,
@@ -101,8 +106,9 @@ int main() {
       must(run_tensor_core("linear", p, nullptr));
       const std::vector<uint16_t> want = result(p);
       std::printf("%-8s %3lld", layer.name, static_cast<long long>(tokens));
-      const auto time = [&](const char* name, const auto& run) {
+      const auto time = [&](const char* name, bool both, const auto& run) {
         for (const bool steady : {false, true}) {
+          if (!steady && !both) continue;
           p.w = pool;
           p.steady_weights = steady;
           must(run(nullptr));
@@ -112,8 +118,8 @@ int main() {
                 p.w = pool + i % sets * bytes;
                 return run(stream_of(stream));
               },
-              32);
-          if (steady) {
+              calls);
+          if (steady && both) {
             std::printf("/%.1f", us);
           } else {
             std::printf("  %s %.1f", name, us);
@@ -123,20 +129,26 @@ int main() {
         }
       };
       if (tokens == 1) {
-        time("gemv", [&](cudaStream_t s) { return run_gemv("linear", p, facts, s); });
+        time("gemv", true, [&](cudaStream_t s) { return run_gemv("linear", p, facts, s); });
       } else if (tokens <= 16) {
-        time("skinny", [&](cudaStream_t s) { return run_skinny("linear", p, facts, s); });
+        time("skinny", true, [&](cudaStream_t s) { return run_skinny("linear", p, facts, s); });
       } else {
-        time("wgmma", [&](cudaStream_t s) { return run_wgmma("linear", p, facts, s); });
+        time("wgmma", true, [&](cudaStream_t s) { return run_wgmma("linear", p, facts, s); });
       }
       for (const int split : {1, 2, 4}) {
-        for (const int room : {227, 113}) {
-          const FewTokensPlan plan = plan_few_tokens(p, facts, split, room * 1024);
-          char name[32];
-          std::snprintf(name, sizeof(name), "%dx%d(%d)", split, room, plan.stages);
-          time(name, [&](cudaStream_t s) { return run_few_tokens("linear", p, plan, s); });
+        if (split == 4 && layer.n > 2048) continue;
+        for (const int room : {227, 200, 113}) {
+          for (const int part : {1, 2, 4}) {
+            FewTokensPlan plan = plan_few_tokens(p, facts, split, room * 1024);
+            plan.early = std::max(1, plan.stages / part);
+            char name[32];
+            std::snprintf(name, sizeof(name), "%dx%d:%d", split, room, plan.early);
+            time(name, part == 1,
+                 [&](cudaStream_t s) { return run_few_tokens("linear", p, plan, s); });
+          }
         }
       }
+      time("*", true, [&](cudaStream_t s) { return run_matrix("linear", p, facts, s); });
       std::puts("");
     }
   }

@@ -2,7 +2,7 @@
 // from. A star marks the shape that it chooses. WRONG: a result whose bits are not those of the
 // first tile, though all of them add along k in the same order.
 //
-// Usage: mmcore_bench_wgmma_tiles [TOKENS]: shapes with so many rows, all without it
+// Usage: mmcore_bench_wgmma_tiles [TOKENS ...]: shapes with so many rows, all without it
 #include <array>
 #include <cstdio>
 #include <cstdlib>
@@ -55,8 +55,6 @@ const std::array kTiles = {
     Tile{"192 wide", kTile192Wide, run_wgmma_192_wide},
     Tile{"144", kTile144, run_wgmma_144},
     Tile{"128", kTile128, run_wgmma_128},
-    Tile{"128 wide", kTile128Wide, run_wgmma_128_wide},
-    Tile{"128 shared", kTile128Shared, run_wgmma_128_shared},
     Tile{"64", kTile64, run_wgmma_64},
 };
 
@@ -83,7 +81,13 @@ int main(int argc, char** argv) {
     return 0;
   }
   for (const Shape& s : kShapes) {
-    if (argc > 1 && s.tokens != std::atoll(argv[1])) continue;
+    const auto wanted = [&] {
+      for (int i = 1; i < argc; ++i) {
+        if (s.tokens == std::atoll(argv[i])) return true;
+      }
+      return argc == 1;
+    };
+    if (!wanted()) continue;
     MatrixProblem p{.dtype = DType::kBFloat16,
                     .x = noise(s.tokens * s.k),
                     .x_stride = s.k,

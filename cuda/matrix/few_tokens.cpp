@@ -25,9 +25,7 @@ FewTokensPlan plan_few_tokens(const MatrixProblem& p, const DeviceFacts& facts, 
   FewTokensPlan plan{};
   plan.tokens = p.tokens <= 8 ? 8 : p.tokens <= 16 ? 16 : p.tokens <= 32 ? 32 : 64;
   plan.split = split;
-  // Clusters of four take whole groups of multiprocessors, of which an H100 lacks one.
-  int64_t slots = std::max(1, facts.multiprocessors / split);
-  if (split > 2) slots = std::max<int64_t>(1, slots - slots / 33 * (split / 4));
+  const int64_t slots = std::max(1, facts.multiprocessors / split);
   // The largest boxes of those that leave the largest share smallest.
   int64_t least = 0;
   for (const int box : {64, 32, 16}) {
@@ -48,14 +46,23 @@ FewTokensPlan plan_few_tokens(const MatrixProblem& p, const DeviceFacts& facts, 
   constexpr int kAlignment = 1024, kPairs = 16 * 8;  // barriers of the exchange
   const int left = room - kAlignment - kPairs - plan.tail_bytes - plan.inbox_bytes;
   plan.stages = std::clamp(left / (plan.stage_bytes + 16), 2, kMostStages);
+  plan.early = plan.stages;
   plan.shared_bytes = kAlignment + plan.stages * (plan.stage_bytes + 16) + kPairs +
                       plan.tail_bytes + plan.inbox_bytes;
   return plan;
 }
 
+// As benchmarks/cuda/few_tokens.cpp finds it on an H100.
 FewTokensPlan plan_few_tokens(const MatrixProblem& p, const DeviceFacts& facts) {
-  const int split = p.tokens <= 16 ? 1 : 4;
-  return plan_few_tokens(p, facts, split, facts.shared_bytes);
+  const int64_t share = (p.n + facts.multiprocessors - 1) / facts.multiprocessors;
+  // Few features to a multiprocessor make short steps, which cost as much as longer ones.
+  return plan_few_tokens(p, facts, share < 48 ? 2 : 1, facts.shared_bytes);
+}
+
+bool prefers_few_tokens(const MatrixProblem& p, const DeviceFacts& facts) {
+  if (p.tokens > kFewTokens || !fits_wgmma(p, facts)) return false;
+  const bool large = p.n * p.k >= int64_t{1} << 22;
+  return p.tokens > 16 || (large && (p.tokens > 1 || p.steady_weights));
 }
 
 }  // namespace mmcore::cuda

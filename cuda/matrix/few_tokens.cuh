@@ -29,7 +29,7 @@ struct FewTokensParams {
   int steps;  // of 64 along k
   int split;
   int box, boxes, most;
-  int stages, stage_bytes, tail_bytes, inbox_bytes;
+  int stages, early, stage_bytes, tail_bytes, inbox_bytes;
   ActivationForm act;
   bool steady_weights;  // the kernel in front does not write them
 };
@@ -116,8 +116,9 @@ __device__ __forceinline__ void bring_few_tokens(const FewTokensMemory& memory,
   FewTokensRing ring{p.stages};
   int done = 0;
   if (p.steady_weights && share.tiles > 0) {
-    // All stages are empty. Weights before the kernel in front has ended, tokens behind it.
-    done = min(share.steps, p.stages);
+    // Weights before the kernel in front has ended, tokens behind it. The other stages keep the
+    // memory busy until tokens are there.
+    done = min(share.steps, p.early);
     for (int i = 0; i < done; ++i) weights(i, 0, i);
     wait_for_predecessor();
     for (int i = 0; i < done; ++i, ring.next()) tokens(i, i);

@@ -16,6 +16,7 @@ struct FewTokensPlan {
   int64_t boxes;    // of all features
   int most;         // boxes of a tile
   int stages;       // steps of 64 along k that are under way
+  int early;        // of them before the kernel in front has ended
   int stage_bytes;  // weights, then tokens
   int tail_bytes;   // behind the stages: what the last one's products read and do not use
   int inbox_bytes;  // sums from the cluster's other blocks
@@ -28,8 +29,12 @@ inline constexpr int kFewTokensBlock = 128;  // features of a tile
 /// `split` blocks to a cluster and up to `room` bytes of shared memory to a block.
 FewTokensPlan plan_few_tokens(const MatrixProblem& p, const DeviceFacts& facts, int split,
                               int room);
-/// What suits the shape.
+/// What suits the shape. Clusters of two at most: an H100 has room for 66 of them, but for less
+/// than 32 of four, so that what was to be one round takes two.
 FewTokensPlan plan_few_tokens(const MatrixProblem& p, const DeviceFacts& facts);
+
+/// Whether this is the fastest way. Needs what fits_wgmma does.
+bool prefers_few_tokens(const MatrixProblem& p, const DeviceFacts& facts);
 
 Status run_few_tokens(const char* op, const MatrixProblem& p, const FewTokensPlan& plan,
                       cudaStream_t stream);

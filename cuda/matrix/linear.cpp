@@ -1,5 +1,4 @@
 // linear on a GPU: which kernel computes it.
-#include <cstdlib>
 #include <string>
 
 #include "host/device.h"
@@ -26,18 +25,8 @@ Status run_matrix(const char* op, const MatrixProblem& p, const DeviceFacts& fac
   const bool wide = p.k > 0 && p.k * size % 16 == 0 && rows_aligned16(p.x, p.x_stride, size) &&
                     rows_aligned16(p.w, p.w_stride, size);
   const bool whole = p.dtype == DType::kFloat32;
-  static const char* few = std::getenv("MMCORE_FEW");  // scratch: for one measurement
-  if (few != nullptr && p.tokens <= kFewTokens && fits_wgmma(p, facts)) {
-    const int split = std::atoi(few);
-    MatrixProblem steady = p;
-    steady.steady_weights = p.steady_weights || std::getenv("MMCORE_STEADY") != nullptr;
-    const char* room = std::getenv("MMCORE_FEW_ROOM");
-    return run_few_tokens(
-        op, steady,
-        split > 0 ? plan_few_tokens(p, facts, split,
-                                    room != nullptr ? std::atoi(room) : facts.shared_bytes)
-                  : plan_few_tokens(p, facts),
-        stream);
+  if (prefers_few_tokens(p, facts)) {
+    return run_few_tokens(op, p, plan_few_tokens(p, facts), stream);
   }
   if (wide && p.tokens <= (whole ? 8 : 1)) return run_gemv(op, p, facts, stream);
   if (whole) return run_simt(op, p, stream);

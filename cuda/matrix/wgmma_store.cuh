@@ -74,10 +74,10 @@ __device__ __forceinline__ void store_tile(float (&acc)[C::kAtoms][C::kTokens / 
   // As store_transposed takes them: two blocks of 8 features for each of two of 8 tokens.
   const uint32_t to = out + ((lane >> 4) * 8 + (lane & 7)) * C::kSliceStride +
                       (warp * 16 + (lane >> 3 & 1) * 8) * 2;
-  constexpr int kPieces = C::kAtoms * 8;      // of 16 bytes in a row
-  constexpr int kRowsAtOnce = 128 / kPieces;  // 5 of 24 pieces: the last threads have none
+  constexpr int kPieces = C::kAtoms * 8;  // of 16 bytes in a row
+  constexpr int kRowsAtOnce = 128 / kPieces;
   const int piece = thread % kPieces, row = thread / kPieces;
-  const bool there = f + piece * 8 < p.n && row < kRowsAtOnce;
+  const bool there = f + piece * 8 < p.n;
 #pragma unroll
   for (int first = 0; first < C::kTokens; first += C::kSlice) {
 #pragma unroll
@@ -94,7 +94,6 @@ __device__ __forceinline__ void store_tile(float (&acc)[C::kAtoms][C::kTokens / 
     named_sync(barrier, 128);
 #pragma unroll
     for (int t = 0; t < C::kSlice; t += kRowsAtOnce) {
-      if (C::kSlice % kRowsAtOnce != 0 && t + row >= C::kSlice) break;
       uint64_t address;
       uint4 packed;
       asm volatile("ld.shared.u64 %0, [%1];"

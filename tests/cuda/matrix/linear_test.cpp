@@ -201,8 +201,6 @@ const std::array kTiles = {Tile{"256", kTile256, run_wgmma_256},
                            Tile{"192 wide", kTile192Wide, run_wgmma_192_wide},
                            Tile{"144", kTile144, run_wgmma_144},
                            Tile{"128", kTile128, run_wgmma_128},
-                           Tile{"128 wide", kTile128Wide, run_wgmma_128_wide},
-                           Tile{"128 shared", kTile128Shared, run_wgmma_128_shared},
                            Tile{"64", kTile64, run_wgmma_64}};
 
 /// Few blocks, so that each works on several tiles.

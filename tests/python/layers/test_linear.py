@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import linear
 
 from mmcore.errors import ValidationError
+from mmcore.model_executor.layers import linear as layers
 from mmcore.model_executor.layers.linear import (
     ColumnParallelLinear,
     MergedColumnParallelLinear,
@@ -40,6 +41,33 @@ def test_apply_linear_is_linear(dtype: torch.dtype, shape: tuple[int, ...]) -> N
         limit = 1e-5 if dtype == torch.float32 else 0.02 * want.abs().max().item()
         assert got.dtype == dtype
         assert (got.double() - want).abs().max() < limit
+
+
+@pytest.mark.parametrize(
+    ("capability", "features", "dtype", "rows"),
+    [
+        ((9, 0), 48, torch.bfloat16, 64),
+        ((9, 0), 48, torch.float16, 64),
+        ((9, 0), 44, torch.bfloat16, 16),  # rows of the result are not aligned
+        ((8, 0), 48, torch.bfloat16, 16),
+        ((9, 0), 48, torch.float32, 0),
+    ],
+)
+def test_rows_that_a_gpus_kernel_takes(
+    capability: tuple[int, int],
+    features: int,
+    dtype: torch.dtype,
+    rows: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(layers, "_rows_on", lambda device: layers._cuda_kernel_rows(capability))
+    weight = torch.empty(features, 64, dtype=dtype, device="meta")
+    taken = [
+        n
+        for n in range(1, 200)
+        if layers.prefers_kernel(torch.empty(n, 64, dtype=dtype, device="meta"), weight)
+    ]
+    assert taken == list(range(1, rows + 1))
 
 
 @pytest.mark.parametrize("cls", [ReplicatedLinear, ColumnParallelLinear, RowParallelLinear])

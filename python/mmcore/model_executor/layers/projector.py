@@ -53,7 +53,7 @@ class VisionProjector(nn.Module):
 
     def is_fused_for(self, image_features: Tensor) -> bool:
         """Tell whether one op does it all, for which rows cost nothing to leave out."""
-        return prefers_projector(image_features)
+        return prefers_projector(image_features, self.linear_1.weight)
 
     def forward(
         self, image_features: Tensor, out: Tensor | None = None, rows: Tensor | None = None
