@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <random>
+#include <vector>
 
 #include "sched/scheduler_world.h"
 
@@ -109,6 +110,64 @@ TEST(Headroom, answers_that_must_not_stop_say_nothing_of_those_that_may) {
   for (int i = 0; i < 12; ++i) add_whole(world, 4, 70);  // nineteen blocks
   world.step();
   EXPECT_EQ(world.running(), "41 42 ");
+}
+
+// The first that end are the short ones; those that still run are longer.
+TEST(Headroom, what_runs_tells_of_answers_to_come) {
+  SchedulerWorld world(roomy_steps(300));
+  show_answers(world, 4, 3);
+  for (int i = 0; i < 12; ++i) world.add(4);
+  for (int i = 0; i < 40; ++i) world.step();
+  ASSERT_EQ(world.scheduler.running().size(), 12u);
+  for (int i = 0; i < 45; ++i) world.add(4);
+  world.step();
+  EXPECT_LT(world.scheduler.running().size(), 12u + 20u) << "all would fit if they were short";
+}
+
+TEST(Headroom, lengths_are_spread_and_not_all_the_middle_one) {
+  SchedulerWorld world(roomy_steps(40));
+  for (int i = 0; i < 20; ++i) {
+    show_answers(world, 1, 2);
+    show_answers(world, 1, 60);  // sixteen blocks
+  }
+  for (int i = 0; i < 12; ++i) world.add(4);
+  world.step();
+  EXPECT_GE(world.scheduler.running().size(), 4u) << "more than if all were long";
+  EXPECT_LE(world.scheduler.running().size(), 7u) << "fewer than if all were short";
+}
+
+TEST(Headroom, blocks_that_another_holds_do_not_come_back) {
+  for (const int32_t blocks : {55, 62}) {
+    EngineConfig config = roomy_steps(blocks);
+    config.enable_prefix_caching = true;
+    SchedulerWorld world(config);
+    const auto add = [&](int32_t prompt, TokenId first, int32_t outputs) {
+      Sequence* s = world.add(prompt, first);
+      s->max_tokens = outputs;
+      s->ignore_eos = true;
+    };
+    add(40, 500, 100);  // 35 blocks in the end
+    step_and_end(world);
+    add(40, 500, 10);  // shares nine or ten of them
+    step_and_end(world);
+    add(4, 5, 96);  // 25
+    step_and_end(world);
+    EXPECT_EQ(world.running(), blocks == 62 ? "1 2 3 " : "1 2 ") << blocks;
+  }
+}
+
+TEST(Headroom, a_life_that_is_set_aside_is_given_back_whole) {
+  EngineConfig config = roomy_steps(100);
+  config.max_preemptions = 0;
+  SchedulerWorld world(config);
+  Sequence* reserved = add_whole(world, 20, 20);  // ten blocks
+  for (int i = 0; i < 16; ++i) world.step();
+  ASSERT_TRUE(reserved->reserved);
+  Sequence* candidate = add_whole(world, 4, 76);  // twenty
+  Headroom headroom(resolve_config(config).value());
+  headroom.make(std::vector<Sequence*>{reserved});
+  EXPECT_LE(headroom.blocks_to_enter(*candidate, 0, /*whole_life=*/false), 20 - 10 + 1);
+  EXPECT_EQ(headroom.blocks_to_enter(*candidate, 0, /*whole_life=*/true), 20);
 }
 
 TEST(Headroom, min_tokens_are_certain) {
