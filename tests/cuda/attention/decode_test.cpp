@@ -226,7 +226,7 @@ TEST_F(Decode, DividesALongSequenceAmongAll) {
 
 /// More units than workers: cut at any place, so that one may end and another begin in a worker.
 TEST_F(Decode, CutsManyUnitsAnywhere) {
-  for (uint64_t seed = 0; seed < 6; ++seed) {
+  for (uint64_t seed = 0; seed < 3; ++seed) {
     Rng rng(seed + 800);
     AttentionCase c;
     c.dtype = seed % 2 ? DType::kBFloat16 : DType::kFloat16;
@@ -237,10 +237,10 @@ TEST_F(Decode, CutsManyUnitsAnywhere) {
     c.scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
     c.query_lens.assign(40, 1);
     for (size_t n = 0; n < c.query_lens.size(); ++n) {
-      c.key_lens.push_back(1 + static_cast<int64_t>(rng() % 300));
+      c.key_lens.push_back(1 + static_cast<int64_t>(rng() % 200));
     }
-    c.key_lens[7] = 2500;
-    if (seed >= 4) c = c.with_float8(rng);
+    c.key_lens[7] = 1500;
+    if (seed == 2) c = c.with_float8(rng);
     SCOPED_TRACE("seed " + std::to_string(seed) + ": " + c.describe());
     check_case(c, rng, 1);
     if (HasFailure()) return;

@@ -1,8 +1,6 @@
 #include "ops/attention/gpu_plan.h"
 
 #include <algorithm>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <iterator>
 #include <limits>
@@ -58,20 +56,6 @@ void check_lengths(ShapeCheck& check, const Lengths& lengths, const AttentionPla
   }
 }
 
-/// Being measured: "align,team,spare".
-struct Tuning {
-  int32_t align = 12;  // eighths of an equal share that a worker of an aligned line may have
-  int32_t team = 5;    // quarters of it that a worker of a team may have
-  int32_t spare = 1;   // clusters left out where there are no teams
-};
-Tuning tuning() {
-  Tuning t;
-  if (const char* text = std::getenv("MMCORE_DECODE_PLAN")) {
-    static_cast<void>(std::sscanf(text, "%d,%d,%d", &t.align, &t.team, &t.spare));
-  }
-  return t;
-}
-
 /// What lies side by side on the line, and how workers share it.
 struct Line {
   std::vector<DecodeSequence> sequences;
@@ -90,7 +74,7 @@ void form_teams(Line& line, int32_t units, int32_t workers) {
   int32_t longest = 0;
   for (const DecodeSequence& s : line.sequences) longest = std::max(longest, s.cells);
   const int64_t chunk = std::max<int64_t>(2, divide_up(longest, team));
-  if (chunk > kTeamChunk && 4 * chunk > tuning().team * line.chunk) return;
+  if (chunk > kTeamChunk && 4 * chunk > 5 * line.chunk) return;
   line.team = team;
   line.chunk = chunk;
   const int64_t pitch = team * chunk;
@@ -133,7 +117,7 @@ void align_units(Line& line, int32_t units, int32_t workers) {
   int64_t chunk = line.chunk;
   while (aligned_end(line, units, chunk) > workers * chunk) {
     chunk += std::max<int64_t>(1, chunk / 32);
-    if (8 * chunk > tuning().align * line.chunk || workers * chunk > kMaxLine) return;
+    if (2 * chunk > 3 * line.chunk || workers * chunk > kMaxLine) return;
   }
   // Longer ones first: pitches divide those before them, so that all begin on a multiple of theirs.
   std::stable_sort(
@@ -177,7 +161,7 @@ Line lay_out(const Lengths& lengths, const AttentionPlanShape& shape, int32_t wo
   form_teams(line, units, workers);
   if (line.team > 1) return line;
   if (may_have_teams(static_cast<int64_t>(line.sequences.size()) * units, workers)) {
-    workers -= tuning().spare * kDecodeCluster;
+    workers -= kDecodeCluster;
     line.chunk = std::max<int64_t>(kMinChunk, divide_up(line.end, workers));
   }
   align_units(line, units, workers);
