@@ -22,7 +22,9 @@
 #include "device/convert.cuh"
 #include "device/hopper.cuh"
 #include "device/hopper_products.cuh"
+#include "device/overlap.cuh"
 #include "host/device.h"
+#include "host/launch.h"
 
 namespace mmcore::cuda {
 namespace wgmma {
@@ -238,6 +240,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     hopper::barrier_init_fence();
   }
   __syncthreads();
+  wait_for_predecessor();
   const int group = static_cast<int>(threadIdx.x) / kGroup;
   if (group == 0) {
     hopper::give_registers<kWiden ? kWidenRegisters : kLoadRegisters>();
@@ -278,7 +281,8 @@ Status launch(const char* op, const PrefillParams& a, const DeviceFacts& facts,
   const auto blocks = a.cuts.num_workers > 0 ? a.cuts.num_workers
                                              : std::min<int64_t>(int64_t{a.max_tiles} * a.p.heads,
                                                                  facts.multiprocessors);
-  prefill<D, T, KV><<<static_cast<unsigned>(blocks), kThreads, kShared, stream>>>(a, maps);
+  launch_overlapped_with({.shared = kShared}, prefill<D, T, KV>, blocks, dim3(kThreads),
+                         facts.capability, facts.multiprocessors, stream, a, maps);
   return launch_status(op);
 }
 
