@@ -75,14 +75,16 @@ struct SoftmaxRows {
   /// Turns scores into weights. True: the accumulators must be multiplied by `factor`.
   template <int kCount>
   __device__ __forceinline__ bool update(float (&s)[kCount], float multiplier, float (&factor)[2]) {
-    float highest[2] = {-INFINITY, -INFINITY};
+    float highest[2], most[2][4];  // four of a row: none waits for the one before
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
-      highest[(i >> 1) & 1] = fmaxf(highest[(i >> 1) & 1], s[i]);
+      float& own = most[(i >> 1) & 1][(i & 1) + ((i >> 1) & 2)];
+      own = i < 8 ? s[i] : fmaxf(own, s[i]);
     }
     bool grown = false;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
+      highest[r] = fmaxf(fmaxf(most[r][0], most[r][1]), fmaxf(most[r][2], most[r][3]));
       highest[r] = fmaxf(highest[r], __shfl_xor_sync(kFullWarp, highest[r], 1));
       highest[r] = fmaxf(highest[r], __shfl_xor_sync(kFullWarp, highest[r], 2));
       highest[r] = fmaxf(top[r], highest[r] * multiplier);

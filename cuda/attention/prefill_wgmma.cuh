@@ -183,23 +183,24 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
       hopper::barrier_arrive(address(&barriers.query_free[query_ring.stage]));
     }
 
+    bool complete = true;
     if constexpr (D <= ops::kMostCutDim) {
-      if (now.item.parts > 1 && !merge_parts<D>(a.cuts, now.item, o, softmax, group, last)) {
-        continue;
+      if (now.item.parts > 1) complete = merge_parts<D>(a.cuts, now.item, o, softmax, group, last);
+    }
+    if (complete) {
+      float inverse[2];
+      softmax.inverse(inverse);
+      if constexpr (kWidened<T, KV>) {
+        inverse[0] *= p.v_scale;
+        inverse[1] *= p.v_scale;
       }
+      const int own = own_row + lane / 4;
+      T* const out = static_cast<T*>(p.out) + (now.first_row + int64_t{own}) * p.out_row_stride +
+                     now.item.head * p.out_head_stride;
+      T* const out_rows[2] = {own < tile.rows() ? out : nullptr,
+                              own + 8 < tile.rows() ? out + 8 * p.out_row_stride : nullptr};
+      store_rows<T, D>(o, inverse, out_rows, a.vector_out);
     }
-    float inverse[2];
-    softmax.inverse(inverse);
-    if constexpr (kWidened<T, KV>) {
-      inverse[0] *= p.v_scale;
-      inverse[1] *= p.v_scale;
-    }
-    const int own = own_row + lane / 4;
-    T* const out = static_cast<T*>(p.out) + (now.first_row + int64_t{own}) * p.out_row_stride +
-                   now.item.head * p.out_head_stride;
-    T* const out_rows[2] = {own < tile.rows() ? out : nullptr,
-                            own + 8 < tile.rows() ? out + 8 * p.out_row_stride : nullptr};
-    store_rows<T, D>(o, inverse, out_rows, a.vector_out);
   }
   if (group == 0) await_turn();  // takes the turn nobody needs
 }

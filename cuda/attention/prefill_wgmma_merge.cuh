@@ -7,6 +7,7 @@
 #include "attention/prefill_softmax.cuh"
 #include "attention/prefill_wgmma_shape.cuh"
 #include "device/hopper.cuh"
+#include "device/reduce.cuh"
 
 namespace mmcore::cuda {
 namespace wgmma {
@@ -46,7 +47,8 @@ __device__ __forceinline__ bool merge_parts(const PrefillCuts& cuts, const WorkI
     if (*last) *counter = 0;
   }
   hopper::named_sync(3 + group, kGroup);
-  if (!*last) return false;
+  // All of a warp read the same. The vote lets the compiler know.
+  if (!__any_sync(kFullWarp, *last)) return false;
 
   SoftmaxRows all;
   for (int32_t part = 0; part < item.parts; ++part) {

@@ -82,17 +82,24 @@ __device__ __forceinline__ KeySpan key_tiles(const PrefillParams& a, const Query
 template <int kKeys>
 class ItemCursor {
  public:
-  __device__ __forceinline__ explicit ItemCursor(const PrefillParams& a)
-      : a_(a), chunk_(a.cuts.cut != nullptr ? a.cuts.cut[0] : 0) {
+  __device__ __forceinline__ explicit ItemCursor(const PrefillParams& a) : a_(a) {
     const auto block = static_cast<int32_t>(blockIdx.x);
-    if (chunk_ > 0) {
-      const int32_t steps = a.cuts.cut[1];
-      if (block * chunk_ >= steps) return;
-      end_ = min((block + 1) * chunk_, steps);
-      item_ = a.cuts.workers[block].item;
-      at_ = a.cuts.workers[block].line;
+    // All asked for at once: none waits for what another says.
+    int32_t chunk = 0, steps = 0, tiles = a.max_tiles;
+    ops::PrefillWorker worker{0, 0};
+    if (a.cuts.cut != nullptr) {
+      chunk = a.cuts.cut[0];
+      steps = a.cuts.cut[1];
+      worker = a.cuts.workers[block];
+    }
+    if (a.tiles != nullptr) tiles = min(*a.count, a.max_tiles);
+    chunk_ = chunk;
+    if (chunk > 0) {
+      if (block * chunk < steps) end_ = min((block + 1) * chunk, steps);
+      item_ = worker.item;
+      at_ = worker.line;
     } else {
-      end_ = (a.tiles != nullptr ? min(*a.count, a.max_tiles) : a.max_tiles) * a.p.heads;
+      end_ = tiles * a.p.heads;
     }
   }
 
@@ -131,7 +138,7 @@ class ItemCursor {
 
  private:
   const PrefillParams& a_;
-  int32_t chunk_;
+  int32_t chunk_ = 0;
   int32_t at_ = 0;    // on the line, or the first item of the round
   int32_t end_ = 0;   // of the stretch, or of all items
   int32_t item_ = 0;  // the next, or 1 for a round that runs backwards
