@@ -59,7 +59,7 @@ __device__ __forceinline__ uint32_t extend(uint32_t four) {
 /// One warp: kRows rows of D e4m3, side by side at `from`, to rows of T in panels; from column
 /// kFirst on. A power of two of lanes has 8 elements each of one row.
 template <int D, class T, int kRows, int kFirst = 0>
-__device__ __forceinline__ void widen_rows(uint32_t from, uint32_t to) {
+__device__ __forceinline__ void widen_rows(uint32_t from, uint32_t to, uint32_t nothing) {
   constexpr int kLanes = static_cast<int>(std::bit_floor(static_cast<unsigned>(D - kFirst) / 8));
   constexpr int kRowsAtOnce = 32 / kLanes, kSteps = kRows / kRowsAtOnce;
   constexpr int kBatch = kSteps < 4 ? kSteps : 4;  // as many are read while as many are widened
@@ -82,19 +82,33 @@ __device__ __forceinline__ void widen_rows(uint32_t from, uint32_t to) {
 #pragma unroll
   for (int batch = 0; batch < kSteps / kBatch; ++batch) {
     if (batch + 1 < kSteps / kBatch) load(batch + 1);
+    uint32_t words[kBatch][4];
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
       const uint2 x = held[batch & 1][i];
+      words[i][0] = widen_pair<T>(extend<false>(x.x));
+      words[i][1] = widen_pair<T>(extend<true>(x.x));
+      words[i][2] = widen_pair<T>(extend<false>(x.y));
+      words[i][3] = widen_pair<T>(extend<true>(x.y));
+    }
+    // Nothing is written before all of it is there, as addresses seem to depend on it: ptxas would
+    // widen 8 elements at a time in the same registers, and wait until they have been read.
+    uint32_t last = 0;
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) last |= words[i][3];
+    const uint32_t batch_to = own_to + (last & nothing);
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
       const int down = (batch * kBatch + i) * kRowsAtOnce;
       const int piece = (column ^ (row + down)) & 7;
       asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(
-                       own_to + static_cast<uint32_t>(down * 128 + piece * 16)),
-                   "r"(widen_pair<T>(extend<false>(x.x))), "r"(widen_pair<T>(extend<true>(x.x))),
-                   "r"(widen_pair<T>(extend<false>(x.y))), "r"(widen_pair<T>(extend<true>(x.y)))
+                       batch_to + static_cast<uint32_t>(down * 128 + piece * 16)),
+                   "r"(words[i][0]), "r"(words[i][1]), "r"(words[i][2]), "r"(words[i][3])
                    : "memory");
     }
   }
-  if constexpr (kFirst + 8 * kLanes < D) widen_rows<D, T, kRows, kFirst + 8 * kLanes>(from, to);
+  if constexpr (kFirst + 8 * kLanes < D)
+    widen_rows<D, T, kRows, kFirst + 8 * kLanes>(from, to, nothing);
 }
 
 /// One warp: zeroes rows [begin, kRows) where widen_rows() has written them. No key belongs to
@@ -145,6 +159,7 @@ __device__ __forceinline__ void load_widened(const PrefillParams& a, const Atten
   int32_t t = -1, block = 0;
   Ring<S::kStages> ring;
   uint32_t staged_parity = 0;
+  const uint32_t nothing = static_cast<uint32_t>(p.block_shift) >> 8;  // 0; no compiler knows
   // The page of this lane's box in tile t of keys.
   const auto block_of = [&](int32_t of) {
     const int32_t row = of * S::kKeys + warp * kRows + lane * box_rows;
@@ -181,7 +196,7 @@ __device__ __forceinline__ void load_widened(const PrefillParams& a, const Atten
             address(&(kind == 0 ? barriers.keys_free : barriers.values_free)[ring.stage]),
             ring.parity ^ 1);
         hopper::barrier_wait(arrived, staged_parity);
-        widen_rows<D, T, kRows>(from, to);
+        widen_rows<D, T, kRows>(from, to, nothing);
         if (kind == 1 && waiting.rows < kRows) clear_rows<D, kRows>(to, waiting.rows);
         hopper::fence_async();
         __syncwarp();
