@@ -68,11 +68,11 @@ class QueryLoader {
                                          BarriersOf<S>& barriers)
       : a_(a), map_(map), queries_at_(queries_at), notes_(notes), barriers_(barriers) {}
 
-  /// Waits for a place.
+  /// Waits for a place. Only the first lane needs the item.
   __device__ __forceinline__ void load(const WorkItem& item) {
-    const int32_t first_row = a_.p.query_start[item.tile.sequence] + item.tile.first;
-    const uint32_t full = address(&barriers_.query_full[ring_.stage]);
     if (leads()) {
+      const int32_t first_row = a_.p.query_start[item.tile.sequence] + item.tile.first;
+      const uint32_t full = address(&barriers_.query_full[ring_.stage]);
       await_free();
       notes_[ring_.stage] = {item, first_row};
       hopper::barrier_expect(full, S::kQueryBytes);

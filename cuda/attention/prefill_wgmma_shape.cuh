@@ -10,8 +10,7 @@
 namespace mmcore::cuda {
 namespace wgmma {
 
-inline constexpr int kGroup = 128;  // threads
-inline constexpr int kThreads = 3 * kGroup;
+inline constexpr int kGroup = 128;        // threads
 inline constexpr int kPanelColumns = 64;  // a row of a panel is 128 bytes
 inline constexpr int kQueryPanel = kPrefillTileRows * 128;
 

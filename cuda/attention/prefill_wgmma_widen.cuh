@@ -23,11 +23,11 @@ namespace wgmma {
 template <class T, class KV>
 inline constexpr bool kWidened = !std::is_same_v<T, KV>;
 
-inline constexpr int kLoadWarps = 4;
-
-/// Of each warp: that its keys have come, and its values.
-struct StagedBarriers {
-  uint64_t full[kLoadWarps][2];
+/// What the warps that widen have besides.
+template <int kWarps>
+struct WidenShared {
+  uint64_t full[kWarps][2];  // of each warp: its keys have come, its values
+  WorkItem opening;          // of the first one, the item whose queries it asks for next
 };
 
 /// Bytes of keys and values that wait to be widened.
@@ -132,21 +132,20 @@ __device__ __forceinline__ void clear_rows(uint32_t to, int32_t begin) {
 /// One of the load group's warps: its quarter of all keys and values; the first one also queries.
 /// An item's queries are asked for when its first keys are widened: all that a place for them may
 /// have to wait for is widened by then.
-template <int D, class T>
+template <int D, class T, int kWarps>
 __device__ __forceinline__ void load_widened(const PrefillParams& a, const AttentionMaps& maps,
                                              QueryLoader<Shape<D>> queries, uint32_t keys_at,
                                              uint32_t values_at, uint32_t staged_at,
                                              BarriersOf<Shape<D>>& barriers,
-                                             StagedBarriers& staged) {
+                                             WidenShared<kWarps>& staged) {
   using S = Shape<D>;
-  constexpr int kRows = S::kKeys / kLoadWarps;
+  constexpr int kRows = S::kKeys / kWarps;
   const ops::AttentionProblem& p = a.p;
   const int lane = threadIdx.x & 31, warp = static_cast<int>(threadIdx.x) / 32;
   const uint32_t own_staged = staged_at + static_cast<uint32_t>(warp * 2 * kRows * D);
   const int32_t box_rows = maps.box_rows;
 
   struct {
-    WorkItem item;
     int32_t rows;  // of this warp's that keys belong to
     bool opens;    // the first of the item's
     bool there;
@@ -184,7 +183,7 @@ __device__ __forceinline__ void load_widened(const PrefillParams& a, const Atten
     const int32_t rows = min(kRows, tile.keys - first);
     const int32_t row = (first + lane * box_rows) & ((1 << p.block_shift) - 1);
     const int32_t next_block = asks ? block_of(t - 1) : 0;
-    if (waiting.there && waiting.opens && warp == 0) queries.load(waiting.item);
+    if (waiting.there && waiting.opens && warp == 0) queries.load(staged.opening);
 #pragma unroll 1
     for (int kind = 0; kind < 2; ++kind) {
       const uint32_t from = own_staged + static_cast<uint32_t>(kind * kRows * D);
@@ -222,7 +221,8 @@ __device__ __forceinline__ void load_widened(const PrefillParams& a, const Atten
       staged_parity ^= 1;
     }
     if (more && !asks && warp == 0) queries.load(item);  // it sees no keys
-    waiting = {item, rows, opens, asks};
+    if (opens && warp == 0 && lane == 0) staged.opening = item;
+    waiting = {rows, opens, asks};
     block = next_block;
     --t;
   }
