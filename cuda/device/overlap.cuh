@@ -12,4 +12,11 @@ __device__ __forceinline__ void wait_for_predecessor() {
 #endif
 }
 
+/// Lets the next kernel begin while the one in front may still run.
+__device__ __forceinline__ void let_successor_begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 }  // namespace mmcore::cuda
