@@ -55,7 +55,7 @@ class PrefillTest : public GpuTest {
     if (sums != nullptr) sums->add(got, want);
   }
 
-  /// Through a plan for so many workers, which must cut the tiles; twice, as for two layers.
+  /// Through a plan for so many workers, which must cut the tiles; again, as for more layers.
   static void check_cut(const AttentionShape& shape, uint32_t seed, int32_t workers) {
     SCOPED_TRACE("seed " + std::to_string(seed) + ": " + shape.describe() + ", " +
                  std::to_string(workers) + " workers");
@@ -95,7 +95,7 @@ class PrefillTest : public GpuTest {
                                     .num_workers = workers}};
     const std::vector<double> want = batch.expected();
     std::vector<uint8_t> once;
-    for (int layer = 0; layer < 2; ++layer) {
+    for (int layer = 0; layer < 4; ++layer) {
       const Status status = launch_prefill(batch.problem(), work, nullptr);
       ASSERT_TRUE(status.ok()) << status.message();
       ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
