@@ -55,7 +55,7 @@ class PrefillTest : public GpuTest {
     if (sums != nullptr) sums->add(got, want);
   }
 
-  /// Through a plan for so many workers, which must cut the tiles; again, as for more layers.
+  /// Through a plan for so many workers, which must cut the tiles; for several layers.
   static void check_cut(const AttentionShape& shape, uint32_t seed, int32_t workers) {
     SCOPED_TRACE("seed " + std::to_string(seed) + ": " + shape.describe() + ", " +
                  std::to_string(workers) + " workers");
