@@ -243,7 +243,8 @@ __global__ void __launch_bounds__(32 * kLoadWarps + 2 * kGroup, 1)
     hopper::barrier_init_fence();
   }
   __syncthreads();
-  wait_for_predecessor();
+  // Without a plan nobody has promised that lengths do not come from the kernel in front.
+  if (a.tiles == nullptr) wait_for_predecessor();
   if (threadIdx.x < 32 * kLoadWarps) {
     hopper::give_registers<kWiden ? widen_registers(kLoadWarps) : kLoadRegisters>();
     const QueryLoader<S> queries(a, maps.q, queries_at, notes, barriers);
@@ -264,6 +265,7 @@ __global__ void __launch_bounds__(32 * kLoadWarps + 2 * kGroup, 1)
   } else {
     const int group = static_cast<int>(threadIdx.x) / kGroup - kLoadWarps / 4;
     hopper::take_registers<kWiden ? kMultiplyWidenedRegisters : kMultiplyRegisters>();
+    wait_for_predecessor();
     multiply<D, T, KV>(a, queries_at, keys_at, values_at, notes, barriers, &last[group - 1],
                        group - 1);
   }
