@@ -219,12 +219,13 @@ def crowd(llava_folder: Path, request: pytest.FixtureRequest) -> tuple[Crowd, li
 
 
 @pytest.mark.parametrize(
-    ("crowd", "device", "eager", "overlapping"),
+    ("crowd", "device", "eager", "overlapping", "beside"),
     [
-        pytest.param(60, "cpu", True, True, id="cpu"),
-        pytest.param(200, "cuda", False, True, id="graphs", marks=GPU),
-        pytest.param(200, "cuda", False, False, id="graphs-one-by-one", marks=GPU),
-        pytest.param(200, "cuda", True, True, id="eager", marks=GPU),
+        pytest.param(60, "cpu", True, True, False, id="cpu"),
+        pytest.param(200, "cuda", False, True, False, id="graphs", marks=GPU),
+        pytest.param(200, "cuda", False, True, True, id="graphs-encoder-stream", marks=GPU),
+        pytest.param(200, "cuda", False, False, False, id="graphs-one-by-one", marks=GPU),
+        pytest.param(200, "cuda", True, True, False, id="eager", marks=GPU),
     ],
     indirect=["crowd"],
 )
@@ -234,12 +235,13 @@ def test_a_crowd_with_aborts_and_preemption(
     device: str,
     eager: bool,
     overlapping: bool,
+    beside: bool,
 ) -> None:
     requests, expected = crowd
     llm = make(
         llava_folder, device, eager, async_scheduling=overlapping, max_num_seqs=40,
         num_gpu_blocks_override=44, max_num_batched_tokens=96, kv_offload_gib=0.001,
-        headroom=0,
+        headroom=0, encoder_stream=beside,
     )  # fmt: skip
     finished, aborted = set(), 0
     for number, output in requests.serve(llm):
