@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <functional>
 
 namespace mmcore {
 namespace {
@@ -10,6 +11,17 @@ namespace {
 constexpr int32_t kRemembered = 512;  // answers, after which all counts are halved
 constexpr double kPriorAnswers = 2;   // that the prior weighs as much as
 constexpr double kLeastShare = 0.01;  // that goes on: nothing is certain, and nothing underflows
+
+// 1 / the lengths in an interval.
+constexpr auto kPerToken = [] {
+  std::array<double, 120> per_token{};
+  double value = 1;
+  for (size_t i = 0; i < per_token.size(); ++i) {
+    if (i >= 8 && i % 4 == 0) value /= 2;
+    per_token[i] = value;
+  }
+  return per_token;
+}();
 
 }  // namespace
 
@@ -32,8 +44,8 @@ int64_t LifeTable::first(size_t interval) {
 
 // How much of the interval an answer has passed that goes on after `length` tokens.
 double LifeTable::share(size_t interval, int32_t length) {
-  const int64_t begin = first(interval);
-  return static_cast<double>(length + 1 - begin) / static_cast<double>(first(interval + 1) - begin);
+  static_assert(kPerToken.size() == kIntervals);
+  return static_cast<double>(length + 1 - first(interval)) * kPerToken[interval];
 }
 
 void LifeTable::reached(Counts& counts, int32_t outputs) {
@@ -83,14 +95,15 @@ double LifeTable::going_on(int32_t outputs) const {
 int32_t LifeTable::end(int32_t outputs, double left, int32_t limit) const {
   if (limit <= outputs + 1) return outputs + 1;
   const double target = left * going_on(outputs);
-  if (going_on(limit - 1) > target) return limit;
+  const auto last = alive_.begin() + static_cast<ptrdiff_t>(interval(limit - 1)) + 1;
+  if (*last > target) return limit;
   // The first interval at whose end no more than `target` go on; they end evenly within it.
-  const auto after = std::ranges::lower_bound(alive_, target, std::ranges::greater{});
-  const auto i = static_cast<size_t>(std::max<ptrdiff_t>(after - alive_.begin(), 1)) - 1;
-  const double passed =
-      alive_[i] > alive_[i + 1] ? (alive_[i] - target) / (alive_[i] - alive_[i + 1]) : 1;
+  const auto begin = alive_.begin() + static_cast<ptrdiff_t>(interval(outputs)) + 1;
+  const auto after = std::lower_bound(begin, last, target, std::greater{});
+  const auto i = static_cast<size_t>(after - alive_.begin()) - 1;
+  const double passed = alive_[i] > target ? (alive_[i] - target) / (alive_[i] - alive_[i + 1]) : 0;
   const auto width = static_cast<double>(first(i + 1) - first(i));
-  const auto length = static_cast<int64_t>(static_cast<double>(first(i)) + passed * width);
+  const int64_t length = first(i) + static_cast<int64_t>(passed * width);
   return static_cast<int32_t>(std::clamp<int64_t>(length, outputs + 1, limit));
 }
 
