@@ -23,8 +23,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <climits>
-#include <cstdlib>
 
 #include "attention/decode_team.cuh"
 #include "attention/decode_tile.cuh"
@@ -43,11 +41,7 @@ template <class KV, int kDim, int kColumns>
 struct DecodeThreads {
   static constexpr bool kFloat8 = sizeof(KV) == 1;
   static constexpr bool kTwoBlocks = kColumns == 1 && kDim <= (kFloat8 ? 128 : 64);
-  static constexpr int kAtOnce = kTwoBlocks ? DecodeVariant<KV, kDim>::kAtOnce : 1;
-  static constexpr int kWarps = kTwoBlocks && DecodeVariant<KV, kDim>::kWarps > 0
-                                    ? DecodeVariant<KV, kDim>::kWarps
-                                : kTwoBlocks&& kDim > 64 ? 6
-                                                         : kMaxDecodeWarps;
+  static constexpr int kWarps = kTwoBlocks && kDim > 64 ? 6 : kMaxDecodeWarps;
   static constexpr int kBlocks = kTwoBlocks ? 2 : 1;
   // Parts that a thread reads at once in a merge; 6 registers each.
   static constexpr int kPartsAtOnce = kTwoBlocks ? 8 : kColumns == 1 && kDim >= 128 ? 16 : 12;
@@ -161,21 +155,19 @@ struct DecodeState {
     }
   }
 
-  /// Keys of tiles that lie at `k` and begin with keys[]: weights for their values.
-  template <int kTiles>
-  __device__ __forceinline__ void weigh(const DecodeParams& p, const int (&keys)[kTiles],
-                                        const uint32_t (&k)[kTiles], int lane,
-                                        uint32_t (&weight)[kTiles][kColumns][2]) {
-    float x[kTiles][kColumns][4];
-#pragma unroll
-    for (int t = 0; t < kTiles; ++t) {
+  /// A tile's keys: weights for its values.
+  __device__ __forceinline__ void weigh(const DecodeParams& p, int tile, uint32_t k, int lane,
+                                        uint32_t (&weight)[kColumns][2]) {
+    const int key = tile * Tile::kKeys;
+    float x[kColumns][4];
+    {
       float sums[2][kColumns][4] = {};  // two chains: a multiplication waits for the one before
 #pragma unroll
       for (int s = 0; s < Tile::kSteps; ++s) {
-        uint32_t rows[4];
-        load_keys<KV, kDim>(rows, k[t], s, lane);
+        uint32_t keys[4];
+        load_keys<KV, kDim>(keys, k, s, lane);
 #pragma unroll
-        for (int n = 0; n < kColumns; ++n) multiply<Key>(sums[s & 1][n], rows, q[s][n]);
+        for (int n = 0; n < kColumns; ++n) multiply<Key>(sums[s & 1][n], keys, q[s][n]);
       }
 #pragma unroll
       for (int n = 0; n < kColumns; ++n) {
@@ -183,19 +175,17 @@ struct DecodeState {
         for (int i = 0; i < 4; ++i) {
           float dot = sums[0][n][i] + sums[1][n][i];
           if constexpr (kScaled) dot *= unscale[n][i & 1];
-          x[t][n][i] = score(p, dot);
+          x[n][i] = score(p, dot);
         }
       }
     }
-#pragma unroll
-    for (int t = 0; t < kTiles; ++t) {
-      if (keys[t] >= all_begin && keys[t] + Tile::kKeys <= all_end) continue;
+    if (key < all_begin || key + Tile::kKeys > all_end) {
 #pragma unroll
       for (int n = 0; n < kColumns; ++n) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          const int its_key = keys[t] + lane / 4 + (i / 2) * 8;
-          if (its_key < begin[n][i & 1] || its_key >= end[n][i & 1]) x[t][n][i] = -INFINITY;
+          const int its_key = key + lane / 4 + (i / 2) * 8;
+          if (its_key < begin[n][i & 1] || its_key >= end[n][i & 1]) x[n][i] = -INFINITY;
         }
       }
     }
@@ -205,9 +195,7 @@ struct DecodeState {
     for (int n = 0; n < kColumns; ++n) {
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
-        float best = fmaxf(x[0][n][c], x[0][n][c + 2]);
-#pragma unroll
-        for (int t = 1; t < kTiles; ++t) best = fmaxf(best, fmaxf(x[t][n][c], x[t][n][c + 2]));
+        float best = fmaxf(x[n][c], x[n][c + 2]);
 #pragma unroll
         for (int step = 4; step < 32; step *= 2) {
           best = fmaxf(best, __shfl_xor_sync(kFullWarp, best, step));
@@ -231,18 +219,14 @@ struct DecodeState {
       }
     }
 #pragma unroll
-    for (int t = 0; t < kTiles; ++t) {
+    for (int n = 0; n < kColumns; ++n) {
 #pragma unroll
-      for (int n = 0; n < kColumns; ++n) {
-        float(&its)[4] = x[t][n];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          its[i] = fast_exp2(its[i] - top[n][i & 1]);
-          weights[n][i & 1] += its[i];
-        }
-        weight[t][n][0] = transposed(packed<Value>(its[0], its[1]));
-        weight[t][n][1] = transposed(packed<Value>(its[2], its[3]));
+      for (int i = 0; i < 4; ++i) {
+        x[n][i] = fast_exp2(x[n][i] - top[n][i & 1]);
+        weights[n][i & 1] += x[n][i];
       }
+      weight[n][0] = transposed(packed<Value>(x[n][0], x[n][1]));
+      weight[n][1] = transposed(packed<Value>(x[n][2], x[n][3]));
     }
   }
 
@@ -405,9 +389,6 @@ __global__ void __launch_bounds__(32 * DecodeThreads<KV, kDim, kColumns>::kWarps
       cursor.tile += warps;
       cursor.settle(units, count);
     };
-    // kAhead tiles are under way; while kAtOnce are worked on as many more are asked for.
-    constexpr int kAtOnce = DecodeThreads<KV, kDim, kColumns>::kAtOnce;
-    constexpr int kAhead = Tile::kStages - kAtOnce;
     int blocks[Tile::kStages];
     {
       TileCursor cursor = ahead;
@@ -420,7 +401,7 @@ __global__ void __launch_bounds__(32 * DecodeThreads<KV, kDim, kColumns>::kWarps
     // The plan and the tables were read, and keys as far as the kernel in front lets them be.
     bool waited = first > 0;
 #pragma unroll
-    for (int s = 0; s < kAhead; ++s) {
+    for (int s = 0; s + 1 < Tile::kStages; ++s) {
       if (!waited && !reader.is_settled(ahead, worker.settled != 0)) {
         wait_for_predecessor();
         waited = true;
@@ -429,62 +410,26 @@ __global__ void __launch_bounds__(32 * DecodeThreads<KV, kDim, kColumns>::kWarps
       advance(ahead);
     }
     if (!waited) wait_for_predecessor();
-    int next[kAtOnce];  // blocks of the tiles to be asked for
-#pragma unroll
-    for (int t = 0; t < kAtOnce; ++t) next[t] = blocks[kAhead + t];
-    const auto behind = [](int stage, int by) {
-      stage += by;
-      return stage >= Tile::kStages ? stage - Tile::kStages : stage;
-    };
-    int stage = 0, past = warp;
+    int block = blocks[Tile::kStages - 1];
+    int stage = 0, free_stage = Tile::kStages - 1, past = warp;
     for (int i = 0; i < count; ++i) {
       const DecodeUnit& u = units[i];
       DecodeState<T, KV, kDim, kColumns> state;
       state.start(p, u, lane);
       int tile = u.tile_begin + past;
-      while (tile < u.tile_end) {
-        int keys[kAtOnce];
-        uint32_t k[kAtOnce], weight[kAtOnce][kColumns][2];
-        keys[0] = tile * Tile::kKeys;
-        k[0] = ring + stage * Tile::kStageBytes;
-        bool both = false;
-        if constexpr (kAtOnce == 2) {
-          both = tile + warps < u.tile_end;
-          // Without a second tile, keys that no row sees.
-          keys[1] = both ? (tile + warps) * Tile::kKeys : INT_MAX - Tile::kKeys;
-          k[1] = both ? ring + behind(stage, 1) * Tile::kStageBytes : k[0];
-        }
-        if (both) {
-          wait_async<kAhead - kAtOnce>();
-        } else {
-          wait_async<kAhead - 1>();
-        }
+      for (; tile < u.tile_end; tile += warps) {
+        wait_async<Tile::kStages - 2>();
         __syncwarp();
-        reader.ask(ahead, next[0], ring + behind(stage, kAhead) * Tile::kStageBytes);
+        reader.ask(ahead, block, ring + free_stage * Tile::kStageBytes);
         advance(ahead);
-        if constexpr (kAtOnce == 2) {
-          int later = next[1];
-          if (both) {
-            reader.ask(ahead, later, ring + behind(stage, kAhead + 1) * Tile::kStageBytes);
-            advance(ahead);
-            later = reader.block_of(ahead);
-          }
-          next[0] = later;
-          TileCursor cursor = ahead;
-          advance(cursor);
-          next[1] = reader.block_of(cursor);
-        } else {
-          next[0] = reader.block_of(ahead);
-        }
-        state.weigh(p, keys, k, lane, weight);
-        state.add(k[0] + Tile::kBytes, lane, weight[0]);
-        if constexpr (kAtOnce == 2) {
-          if (both) state.add(k[1] + Tile::kBytes, lane, weight[1]);
-        }
-        stage = behind(stage, both ? 2 : 1);
-        tile += both ? 2 * warps : warps;
+        block = reader.block_of(ahead);
+        const uint32_t k = ring + stage * Tile::kStageBytes;
+        uint32_t weight[kColumns][2];
+        state.weigh(p, tile, k, lane, weight);
+        state.add(k + Tile::kBytes, lane, weight);
+        free_stage = stage;
+        stage = stage + 1 == Tile::kStages ? 0 : stage + 1;
       }
-      const int free_stage = behind(stage, kAhead);
       past = tile - u.tile_end;
       state.give_sums(shared.sums + warp * DecodeSums<KV, kDim, kColumns>::kRows, lane);
       if (lane == 0) shared.scratch[warp] = free_stage;
@@ -568,24 +513,6 @@ Status launch_decode_mma(const DecodeParams& p, int32_t workers, const DeviceFac
 template <class T, class KV, int kDim>
 Status launch_decode_rows(const DecodeParams& p, int32_t workers, const DeviceFacts& facts,
                           cudaStream_t stream) {
-  if constexpr (sizeof(KV) == 2 && kDim == 64) {
-    if (p.max_rows <= 8 && std::getenv("MMCORE_DECODE_WIDE") != nullptr) {
-      return launch_decode_mma<T, WideVariant, kDim, 1>(p, workers, facts, stream);
-    }
-  }
-  if constexpr (sizeof(KV) == 1 && (kDim == 64 || kDim == 128)) {
-    const char* text = std::getenv("MMCORE_DECODE_FLOAT8");
-    const int variant = text != nullptr ? std::atoi(text) : 0;
-    if (p.max_rows <= 8 && variant == 1) {
-      return launch_decode_mma<T, Float8Variant<1>, kDim, 1>(p, workers, facts, stream);
-    }
-    if (p.max_rows <= 8 && variant == 2) {
-      return launch_decode_mma<T, Float8Variant<2>, kDim, 1>(p, workers, facts, stream);
-    }
-    if (p.max_rows <= 8 && variant == 3) {
-      return launch_decode_mma<T, Float8Variant<3>, kDim, 1>(p, workers, facts, stream);
-    }
-  }
   return p.max_rows <= 8 ? launch_decode_mma<T, KV, kDim, 1>(p, workers, facts, stream)
                          : launch_decode_mma<T, KV, kDim, 2>(p, workers, facts, stream);
 }

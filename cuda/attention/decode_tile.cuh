@@ -10,42 +10,6 @@
 
 namespace mmcore::cuda {
 
-/// Being measured.
-template <int kNumber>
-struct Float8Variant {
-  unsigned char bits;
-};
-template <class KV, int kDim>
-struct DecodeVariant {
-  static constexpr int kWarps = 0, kStages = 0, kAtOnce = 1;
-  static constexpr bool kNarrow = false;
-};
-template <int kDim>
-struct DecodeVariant<Float8Variant<1>, kDim> {
-  static constexpr int kWarps = 8, kStages = kDim == 128 ? 3 : 0, kAtOnce = 1;
-  static constexpr bool kNarrow = true;
-};
-template <int kDim>
-struct DecodeVariant<Float8Variant<2>, kDim> {
-  static constexpr int kWarps = 0, kStages = 0, kAtOnce = 2;
-  static constexpr bool kNarrow = true;
-};
-template <int kDim>
-struct DecodeVariant<Float8Variant<3>, kDim> {
-  static constexpr int kWarps = kDim == 128 ? 4 : 8, kStages = kDim == 128 ? 6 : 3,
-                       kAtOnce = kDim == 128 ? 2 : 1;
-  static constexpr bool kNarrow = true;
-};
-
-struct WideVariant {
-  unsigned short bits;
-};
-template <int kDim>
-struct DecodeVariant<WideVariant, kDim> {
-  static constexpr int kWarps = 6, kStages = 4, kAtOnce = 2;
-  static constexpr bool kNarrow = false;
-};
-
 /// KV: the queries' type, or e4m3.
 template <class KV, int kDim>
 struct DecodeTile {
@@ -60,15 +24,10 @@ struct DecodeTile {
   static constexpr int kBytes = kKeys * kRowBytes;  // of K or V
   static constexpr int kStageBytes = 2 * kBytes;
   // Of e4m3 a stage has half the bytes, and as many are to be under way.
-  static constexpr int kStages = DecodeVariant<KV, kDim>::kStages > 0
-                                     ? DecodeVariant<KV, kDim>::kStages
-                                 : kStageBytes > 4096 ? 3
+  static constexpr int kStages = kStageBytes > 4096   ? 3
                                  : kElement == 2      ? (kStageBytes > 2048 ? 3 : 4)
                                  : kStageBytes > 2560 ? 4
                                                       : 5;
-  // Rows of less than a line of the cache lie beside other heads', which are not wanted yet.
-  static constexpr bool kWholeLines =
-      kElement == 2 || kDim >= 128 || !DecodeVariant<KV, kDim>::kNarrow;
   static constexpr int kWarpBytes = kStages * kStageBytes;
 
   static __device__ __forceinline__ int offset(int row, int chunk) {
@@ -85,13 +44,9 @@ __device__ __forceinline__ uint32_t shared_address(const void* p) {
 }
 
 /// 16 or 8 bytes, or zeros.
-template <int kBytes, bool kWholeLines>
+template <int kBytes>
 __device__ __forceinline__ void copy_chunk_async(uint32_t to, const char* from, bool there) {
-  if constexpr (kBytes == 16 && !kWholeLines) {
-    asm volatile("cp.async.cg.shared.global.L2::64B [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
-                 "r"(there ? 16 : 0)
-                 : "memory");
-  } else if constexpr (kBytes == 16) {
+  if constexpr (kBytes == 16) {
     asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
                  "r"(there ? 16 : 0)
                  : "memory");
@@ -307,8 +262,8 @@ struct TileReader {
       rows += row * row_stride + chunk * Tile::kChunkBytes;
 #pragma unroll
       for (int i = 0; i < Tile::kKeys / kRowsAtOnce; ++i) {
-        copy_chunk_async<Tile::kChunkBytes, Tile::kWholeLines>(stage + Tile::offset(row, chunk),
-                                                               rows, row >= from && row < to);
+        copy_chunk_async<Tile::kChunkBytes>(stage + Tile::offset(row, chunk), rows,
+                                            row >= from && row < to);
         row += kRowsAtOnce;
         rows += kRowsAtOnce * row_stride;
       }
@@ -317,9 +272,9 @@ struct TileReader {
       for (int i = 0; i < (kPieces + 31) / 32; ++i) {
         const int piece = i * 32 + lane, row = piece / Tile::kChunks, chunk = piece % Tile::kChunks;
         if (piece >= kPieces) continue;
-        copy_chunk_async<Tile::kChunkBytes, Tile::kWholeLines>(
-            stage + Tile::offset(row, chunk), rows + row * row_stride + chunk * Tile::kChunkBytes,
-            row >= from && row < to);
+        copy_chunk_async<Tile::kChunkBytes>(stage + Tile::offset(row, chunk),
+                                            rows + row * row_stride + chunk * Tile::kChunkBytes,
+                                            row >= from && row < to);
       }
     }
   }
@@ -337,8 +292,8 @@ struct TileReader {
       if (piece >= kPieces) continue;
       const bool there = row >= from && row < to && its_block >= 0;
       const int64_t at = there ? its_block * block_stride + ((key + row) & inside) * row_stride : 0;
-      copy_chunk_async<Tile::kChunkBytes, Tile::kWholeLines>(
-          stage + Tile::offset(row, chunk), rows + at + chunk * Tile::kChunkBytes, there);
+      copy_chunk_async<Tile::kChunkBytes>(stage + Tile::offset(row, chunk),
+                                          rows + at + chunk * Tile::kChunkBytes, there);
     }
   }
 
