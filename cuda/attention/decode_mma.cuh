@@ -23,6 +23,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 
 #include "attention/decode_team.cuh"
 #include "attention/decode_tile.cuh"
@@ -41,7 +42,8 @@ template <class KV, int kDim, int kColumns>
 struct DecodeThreads {
   static constexpr bool kFloat8 = sizeof(KV) == 1;
   static constexpr bool kTwoBlocks = kColumns == 1 && kDim <= (kFloat8 ? 128 : 64);
-  static constexpr int kWarps = kTwoBlocks && kDim > 64 ? 6 : kMaxDecodeWarps;
+  static constexpr int kWarps =
+      std::is_same_v<KV, __nv_fp8_e4m3> && kTwoBlocks && kDim == 128 ? 6 : kMaxDecodeWarps;
   static constexpr int kBlocks = kTwoBlocks ? 2 : 1;
   // Parts that a thread reads at once in a merge; 6 registers each.
   static constexpr int kPartsAtOnce = kTwoBlocks ? 8 : kColumns == 1 && kDim >= 128 ? 16 : 12;
@@ -272,6 +274,18 @@ struct DecodeState {
   }
 };
 
+/// Brings the queries of a unit into the L2 cache.
+template <int kDim>
+__device__ __forceinline__ void fetch_queries(const DecodeParams& p, const DecodeUnit& u,
+                                              int lane) {
+  constexpr int kLine = 128, kLines = (2 * kDim + kLine - 1) / kLine;
+  const int row = lane / kLines, line = lane % kLines;
+  if (row >= u.rows) return;
+  const DecodeRow at = row_of(p, u, row);
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(p.q + at.query * p.q_row_stride +
+                                                at.head * p.q_head_stride + line * kLine));
+}
+
 /// Shared memory of a block.
 template <class KV, int kDim, int kColumns>
 struct DecodeShared {
@@ -416,6 +430,7 @@ __global__ void __launch_bounds__(32 * DecodeThreads<KV, kDim, kColumns>::kWarps
       const DecodeUnit& u = units[i];
       DecodeState<T, KV, kDim, kColumns> state;
       state.start(p, u, lane);
+      if (p.early_queries && warp == 0 && i + 1 < count) fetch_queries<kDim>(p, units[i + 1], lane);
       int tile = u.tile_begin + past;
       for (; tile < u.tile_end; tile += warps) {
         wait_async<Tile::kStages - 2>();
@@ -513,6 +528,11 @@ Status launch_decode_mma(const DecodeParams& p, int32_t workers, const DeviceFac
 template <class T, class KV, int kDim>
 Status launch_decode_rows(const DecodeParams& p, int32_t workers, const DeviceFacts& facts,
                           cudaStream_t stream) {
+  if constexpr (sizeof(KV) == 1 && kDim == 128) {
+    if (p.max_rows <= 8 && std::getenv("MMCORE_DECODE_EIGHT") != nullptr) {
+      return launch_decode_mma<T, EightWarps, kDim, 1>(p, workers, facts, stream);
+    }
+  }
   return p.max_rows <= 8 ? launch_decode_mma<T, KV, kDim, 1>(p, workers, facts, stream)
                          : launch_decode_mma<T, KV, kDim, 2>(p, workers, facts, stream);
 }

@@ -10,6 +10,11 @@
 
 namespace mmcore::cuda {
 
+/// Being measured: e4m3 with eight warps.
+struct EightWarps {
+  unsigned char bits;
+};
+
 /// KV: the queries' type, or e4m3.
 template <class KV, int kDim>
 struct DecodeTile {
@@ -23,11 +28,11 @@ struct DecodeTile {
   static constexpr int kRowBytes = kSwizzled ? kChunks * 16 : ((kElement * kSteps) | 1) * 16;
   static constexpr int kBytes = kKeys * kRowBytes;  // of K or V
   static constexpr int kStageBytes = 2 * kBytes;
-  // Of e4m3 a stage has half the bytes, and as many are to be under way.
-  static constexpr int kStages = kStageBytes > 4096   ? 3
-                                 : kElement == 2      ? (kStageBytes > 2048 ? 3 : 4)
-                                 : kStageBytes > 2560 ? 4
-                                                      : 5;
+  static constexpr int kStages = std::is_same_v<KV, __nv_fp8_e4m3> && kDim == 128 ? 4
+                                 : kStageBytes > 2048                             ? 3
+                                                                                  : 4;
+  // A row of less than a line of the cache lies beside other heads' rows, which are not wanted yet.
+  static constexpr bool kWholeLines = kElement == 2 || kDim % 128 == 0;
   static constexpr int kWarpBytes = kStages * kStageBytes;
 
   static __device__ __forceinline__ int offset(int row, int chunk) {
@@ -44,9 +49,13 @@ __device__ __forceinline__ uint32_t shared_address(const void* p) {
 }
 
 /// 16 or 8 bytes, or zeros.
-template <int kBytes>
+template <int kBytes, bool kWholeLines>
 __device__ __forceinline__ void copy_chunk_async(uint32_t to, const char* from, bool there) {
-  if constexpr (kBytes == 16) {
+  if constexpr (kBytes == 16 && !kWholeLines) {
+    asm volatile("cp.async.cg.shared.global.L2::64B [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+                 "r"(there ? 16 : 0)
+                 : "memory");
+  } else if constexpr (kBytes == 16) {
     asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
                  "r"(there ? 16 : 0)
                  : "memory");
@@ -262,8 +271,8 @@ struct TileReader {
       rows += row * row_stride + chunk * Tile::kChunkBytes;
 #pragma unroll
       for (int i = 0; i < Tile::kKeys / kRowsAtOnce; ++i) {
-        copy_chunk_async<Tile::kChunkBytes>(stage + Tile::offset(row, chunk), rows,
-                                            row >= from && row < to);
+        copy_chunk_async<Tile::kChunkBytes, Tile::kWholeLines>(stage + Tile::offset(row, chunk),
+                                                               rows, row >= from && row < to);
         row += kRowsAtOnce;
         rows += kRowsAtOnce * row_stride;
       }
@@ -272,9 +281,9 @@ struct TileReader {
       for (int i = 0; i < (kPieces + 31) / 32; ++i) {
         const int piece = i * 32 + lane, row = piece / Tile::kChunks, chunk = piece % Tile::kChunks;
         if (piece >= kPieces) continue;
-        copy_chunk_async<Tile::kChunkBytes>(stage + Tile::offset(row, chunk),
-                                            rows + row * row_stride + chunk * Tile::kChunkBytes,
-                                            row >= from && row < to);
+        copy_chunk_async<Tile::kChunkBytes, Tile::kWholeLines>(
+            stage + Tile::offset(row, chunk), rows + row * row_stride + chunk * Tile::kChunkBytes,
+            row >= from && row < to);
       }
     }
   }
@@ -292,8 +301,8 @@ struct TileReader {
       if (piece >= kPieces) continue;
       const bool there = row >= from && row < to && its_block >= 0;
       const int64_t at = there ? its_block * block_stride + ((key + row) & inside) * row_stride : 0;
-      copy_chunk_async<Tile::kChunkBytes>(stage + Tile::offset(row, chunk),
-                                          rows + at + chunk * Tile::kChunkBytes, there);
+      copy_chunk_async<Tile::kChunkBytes, Tile::kWholeLines>(
+          stage + Tile::offset(row, chunk), rows + at + chunk * Tile::kChunkBytes, there);
     }
   }
 

@@ -1,7 +1,6 @@
 #include "ops/attention/gpu_plan.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <iterator>
 #include <limits>
@@ -75,9 +74,7 @@ void form_teams(Line& line, int32_t units, int32_t workers) {
   int32_t longest = 0;
   for (const DecodeSequence& s : line.sequences) longest = std::max(longest, s.cells);
   const int64_t chunk = std::max<int64_t>(2, divide_up(longest, team));
-  const char* measured = std::getenv("MMCORE_DECODE_TEAM");  // being measured
-  const int64_t team_chunk = measured != nullptr ? std::atoi(measured) : kTeamChunk;
-  if (chunk > team_chunk && 4 * chunk > 5 * line.chunk) return;
+  if (chunk > kTeamChunk && 4 * chunk > 5 * line.chunk) return;
   line.team = team;
   line.chunk = chunk;
   const int64_t pitch = team * chunk;

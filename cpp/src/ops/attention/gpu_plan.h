@@ -12,6 +12,11 @@
 // that a step takes the same time on all multiprocessors. A unit cut by borders is finished by the
 // last of its workers that arrives, from the partial results of all of them in their order.
 //
+// Aligned lines. No more units than workers: each begins with a worker's stretch and has as many to
+// itself as it needs, or shares one with whole units alone, in equal parts of it. Then no worker
+// meets the ends of two cut units, which are two merges in a row, and some none; workers may get
+// half as much again as an equal share for that, since what they read comes as fast in any case.
+//
 // Teams. Few units of about the same length: each has `team` workers in a row to itself, 2, 4 or 8
 // that lie in one cluster of thread blocks and merge what they have there, without global memory.
 // Units are then farther apart on the line, their keys begin with a worker's stretch:
