@@ -184,6 +184,33 @@ TEST_F(Decode, Float8OfEveryHeadDim) {
   }
 }
 
+/// Far beyond what the type that keys are widened to can hold, and far below.
+TEST_F(Decode, Float8TakesQueriesOfAnySize) {
+  for (const int exponent : {-100, -60, -14, 16, 60, 100}) {
+    Rng rng(static_cast<uint64_t>(exponent + 1000));
+    AttentionCase c;
+    c.dtype = DType::kBFloat16;
+    c.head_dim = exponent % 4 == 0 ? 128 : 64;
+    c.kv_heads = 2;
+    c.group = 3;
+    c.query_lens = {1, 1};
+    c.key_lens = {300, 40};
+    c = c.with_float8(rng);
+    c.scale = std::ldexp(1.0f / std::sqrt(static_cast<float>(c.head_dim)), -exponent);
+    AttentionData data(c, rng);
+    for (int64_t i = 0; i < data.q.numel(); ++i) {
+      data.q.set(i, std::ldexp(data.q.get(i), exponent));
+    }
+    SCOPED_TRACE("exponent " + std::to_string(exponent) + ": " + c.describe());
+    const PagedCache cache(c, data, rng);
+    GpuBatch batch(c, data, cache, 1);
+    const Status status = ops::paged_attention(batch.args);
+    ASSERT_TRUE(status.ok()) << status.message();
+    batch.out.fetch(data.out);
+    ops::testing::expect_close(data.out, attention_oracle(c, data));
+  }
+}
+
 TEST_F(Decode, MixesWithPrefillsInFloat8) {
   for (uint64_t seed = 0; seed < 15; ++seed) {
     Rng rng(seed + 40);
