@@ -1,7 +1,6 @@
 // activation and activation_mul: 16-byte accesses, 4 vectors a thread where there is enough work to
 // fill the device, 1 where latency counts.
 #include <algorithm>
-#include <cstdlib>
 #include <limits>
 
 #include "device/activate.cuh"
@@ -29,7 +28,6 @@ struct ActivationRows {
   int64_t out_strides[kMaxRank - 1];
   int32_t axes;
   ops::Activation kind;
-  bool early = std::getenv("MMCORE_EARLY") != nullptr;  // scratch: for one measurement
 };
 
 /// Block b works on chunk b % chunks of row b / chunks.
@@ -37,7 +35,7 @@ template <class T, int kWidth, int kUnroll, bool kMul>
 __global__ void __launch_bounds__(256)
     activation_kernel(const __grid_constant__ ActivationRows<T> p) {
   using V = Vec<T, kWidth>;
-  if (p.early) let_successor_begin();
+  let_successor_begin();
   wait_for_predecessor();
   uint32_t row = blockIdx.x / p.chunks;
   const uint32_t chunk = blockIdx.x - row * p.chunks;

@@ -4,7 +4,6 @@
 // [2048, 4096] bf16 on an H100 that is 33.6 MB, 11.1 us at the copy rate plus 1.1 us of launch. A
 // block keeps the weights for all of its rows and loads the next row before it reduces this one.
 #include <algorithm>
-#include <cstdlib>
 
 #include "device/convert.cuh"
 #include "device/overlap.cuh"
@@ -34,7 +33,6 @@ struct NormRows {
   int32_t hidden;
   float inverse_hidden;
   float eps;
-  bool early = std::getenv("MMCORE_EARLY") != nullptr;  // scratch: for one measurement
 };
 
 /// The part of one row that a thread holds: vectors threadIdx.x, threadIdx.x + blockDim.x, ...
@@ -96,7 +94,7 @@ __global__ void __launch_bounds__(512) norm_kernel(const __grid_constant__ NormR
   int64_t row = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
   if (row >= p.rows) return;
 
-  if (p.early) let_successor_begin();
+  let_successor_begin();
   wait_for_predecessor();
   Part weight, bias, next, more;
   clear(next);

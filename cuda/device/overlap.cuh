@@ -12,7 +12,8 @@ __device__ __forceinline__ void wait_for_predecessor() {
 #endif
 }
 
-/// Lets the next kernel begin while the one in front may still run.
+/// Lets the next kernel begin while the one in front may still run, for what it reads before it
+/// waits: for short kernels between products, whose weights are then read meanwhile.
 __device__ __forceinline__ void let_successor_begin() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");

@@ -55,14 +55,15 @@ FewTokensPlan plan_few_tokens(const MatrixProblem& p, const DeviceFacts& facts, 
 // As benchmarks/cuda/few_tokens.cpp finds it on an H100.
 FewTokensPlan plan_few_tokens(const MatrixProblem& p, const DeviceFacts& facts) {
   const int64_t share = (p.n + facts.multiprocessors - 1) / facts.multiprocessors;
+  // Some shared memory is left for the short kernels around it, which then begin sooner.
+  const int room = (p.tokens <= 32 ? 160 : 200) * 1024;
   // Few features to a multiprocessor make short steps, which cost as much as longer ones.
-  return plan_few_tokens(p, facts, share < 48 ? 2 : 1, facts.shared_bytes);
+  return plan_few_tokens(p, facts, share < 48 ? 2 : 1, room);
 }
 
 bool prefers_few_tokens(const MatrixProblem& p, const DeviceFacts& facts) {
-  if (p.tokens > kFewTokens || !fits_wgmma(p, facts)) return false;
-  const bool large = p.n * p.k >= int64_t{1} << 22;
-  return p.tokens > 16 || (large && (p.tokens > 1 || p.steady_weights));
+  if (p.tokens < 2 || p.tokens > kFewTokens || !fits_wgmma(p, facts)) return false;
+  return p.n * p.k >= int64_t{1} << (p.tokens <= 16 ? 24 : 22);
 }
 
 }  // namespace mmcore::cuda

@@ -23,19 +23,20 @@ struct GemvParams {
   ActivationForm act;
 };
 
-/// w [n, k], x [kTokens, k]: 16-byte aligned rows, k a multiple of 16 bytes.
-template <class T, int kTokens, int kAhead>
+/// w [n, k], x [kTokens, k]: 16-byte aligned rows, k a multiple of 16 bytes. kEarly: the kernel in
+/// front does not write w.
+template <class T, int kTokens, int kAhead, bool kEarly>
 __global__ void __launch_bounds__(kWarps * 32) gemv_kernel(const __grid_constant__ GemvParams p) {
   constexpr int kWidth = kVecWidth<T>, kStep = 32 * kWidth;
   using V = Vec<T, kWidth>;
   const int lane = threadIdx.x & 31;
   const int row = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x >> 5);
-  wait_for_predecessor();
-  if (row >= p.n) return;
   const T* w = static_cast<const T*>(p.w) + row * p.w_stride + lane * kWidth;
   const T* x = static_cast<const T*>(p.x) + lane * kWidth;
   float sum[kTokens] = {};
-  const auto add = [&](const V& weights, int64_t k) {
+  const auto add = [&](const uint4& bits, int64_t k) {
+    V weights;
+    __builtin_memcpy(&weights, &bits, sizeof(weights));
 #pragma unroll
     for (int m = 0; m < kTokens; ++m) {
       const V values = load<V>(x + m * p.x_stride + k);
@@ -45,20 +46,26 @@ __global__ void __launch_bounds__(kWarps * 32) gemv_kernel(const __grid_constant
       }
     }
   };
+  const bool early = kEarly && p.k >= kAhead * kStep && row < p.n;
+  uint4 weights[kAhead];  // words: the compiler takes elements apart where they outlive a branch
+  const auto fetch = [&](int64_t k) {
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) weights[i] = load_streaming<uint4>(w + k + i * kStep);
+  };
+  if (early) fetch(0);
+  wait_for_predecessor();
+  if (row >= p.n) return;
   int k = 0;
   const int mine = p.k - lane * kWidth;  // elements from this lane's first one on
-  for (; k + (kAhead - 1) * kStep < mine; k += kAhead * kStep) {
-    V weights[kAhead];
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) weights[i] = load_streaming<V>(w + k + i * kStep);
+  for (bool there = early; k + (kAhead - 1) * kStep < mine; k += kAhead * kStep, there = false) {
+    if (!there) fetch(k);
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) add(weights[i], k + i * kStep);
   }
   if (k < mine) {  // together, too: one after the other they would cost as much as a whole round
-    V weights[kAhead - 1];
 #pragma unroll
     for (int i = 0; i + 1 < kAhead; ++i) {
-      weights[i] = load_streaming<V>(k + i * kStep < mine ? w + k + i * kStep : w);
+      weights[i] = load_streaming<uint4>(k + i * kStep < mine ? w + k + i * kStep : w);
     }
 #pragma unroll
     for (int i = 0; i + 1 < kAhead; ++i) {
@@ -90,7 +97,15 @@ Status launch(const char* op, const MatrixProblem& p, const DeviceFacts& facts,
                           .n = static_cast<int>(p.n),
                           .k = static_cast<int>(p.k),
                           .act = form_of(p.act)};
-  launch_overlapped(gemv_kernel<T, kTokens, kAhead>, (p.n + kWarps - 1) / kWarps, dim3(kWarps * 32),
+  const int64_t blocks = (p.n + kWarps - 1) / kWarps;
+  if constexpr (kTokens == 1 && sizeof(T) == 2) {
+    if (p.steady_weights) {
+      launch_overlapped(gemv_kernel<T, kTokens, kAhead, true>, blocks, dim3(kWarps * 32),
+                        facts.capability, static_cast<int>(blocks), stream, params);
+      return launch_status(op);
+    }
+  }
+  launch_overlapped(gemv_kernel<T, kTokens, kAhead, false>, blocks, dim3(kWarps * 32),
                     facts.capability, facts.multiprocessors, stream, params);
   return launch_status(op);
 }

@@ -22,10 +22,10 @@ struct Choice {
 // As benchmarks/cuda/wgmma_tiles.cpp finds them on an H100.
 const std::array kChoices = {
     Choice{kTile256, 1.0, 1.0, run_wgmma_256},
-    Choice{kTile192, 1.03, 1.0, run_wgmma_192},
+    Choice{kTile192, 1.0, 1.0, run_wgmma_192},
     Choice{kTile192Wide, 1.02, 0.95, run_wgmma_192_wide},
-    Choice{kTile144, 1.3, 1.07, run_wgmma_144},
-    Choice{kTile128, 1.3, 1.07, run_wgmma_128},
+    Choice{kTile144, 1.07, 1.07, run_wgmma_144},
+    Choice{kTile128, 1.07, 1.07, run_wgmma_128},
     Choice{kTile64, 1.75, 1.75, run_wgmma_64},
 };
 
@@ -41,10 +41,7 @@ int64_t slots(const WgmmaTile& tile, int multiprocessors) {
 double estimate(const Choice& choice, const MatrixProblem& p, int multiprocessors) {
   const WgmmaTiles tiles = tiles_of(choice.tile, p.tokens, p.n);
   const int64_t side_by_side = slots(choice.tile, multiprocessors);
-  const int64_t all = tiles.f * tiles.t, whole = whole_tiles(choice.tile, all, side_by_side);
-  constexpr double kHalf = 0.66;  // of a tile's time
-  const double waves =
-      static_cast<double>((whole + side_by_side - 1) / side_by_side) + (whole < all ? kHalf : 0.0);
+  const double waves = static_cast<double>((tiles.f * tiles.t + side_by_side - 1) / side_by_side);
   constexpr double kCyclesPerSum = 64.0 / 2048.0;  // of a step of 64 along k
   const double steps = static_cast<double>((p.k + 63) / 64);
   const bool long_run = static_cast<double>(p.tokens * p.n) * static_cast<double>(p.k) > 2e11;
@@ -59,9 +56,7 @@ double estimate(const Choice& choice, const MatrixProblem& p, int multiprocessor
 
 int wgmma_blocks(const WgmmaTile& tile, const MatrixProblem& p, const DeviceFacts& facts) {
   const WgmmaTiles tiles = tiles_of(tile, p.tokens, p.n);
-  const int64_t side_by_side = slots(tile, facts.multiprocessors), all = tiles.f * tiles.t;
-  const int64_t pieces = 2 * all - whole_tiles(tile, all, side_by_side);
-  const int64_t clusters = std::min(pieces, side_by_side);
+  const int64_t clusters = std::min(tiles.f * tiles.t, slots(tile, facts.multiprocessors));
   return static_cast<int>(clusters) * tile.cluster_f * tile.cluster_t;
 }
 

@@ -26,30 +26,9 @@ namespace hopper {
 /// Which tile of the problem a block works on.
 struct TileAt {
   int f, t;  // first feature, first token
-  bool half = false;
 
   template <class C>
-  static __device__ __forceinline__ int pieces(const WgmmaParams& p) {
-    const int tiles = p.tiles_f * p.tiles_t;
-    return C::kHalves ? 2 * tiles - p.whole : tiles;
-  }
-
-  template <class C>
-  static __device__ __forceinline__ TileAt of(int piece, int in_f, int in_t, const WgmmaParams& p) {
-    if (C::kHalves && piece >= p.whole) {
-      const int cut = piece - p.whole;
-      TileAt at = tile<C>(p.whole + cut / 2, in_f, in_t, p);
-      at.t += cut % 2 * (C::kTokens / 2);
-      at.half = true;
-      return at;
-    }
-    return tile<C>(piece, in_f, in_t, p);
-  }
-
- private:
-  template <class C>
-  static __device__ __forceinline__ TileAt tile(int tile, int in_f, int in_t,
-                                                const WgmmaParams& p) {
+  static __device__ __forceinline__ TileAt of(int tile, int in_f, int in_t, const WgmmaParams& p) {
     const int per_group = p.group * p.tiles_f;
     const int first = tile / per_group * p.group, rest = tile % per_group;
     const int size = min(p.group, p.tiles_t - first);
@@ -82,6 +61,7 @@ struct Producer {
   uint16_t mask_w = 0, mask_x = 0;
 
   static constexpr int kShareW = C::kFeatures / C::kClusterT;
+  static constexpr int kShareX = C::kTokens / C::kClusterF;
 
   __device__ __forceinline__ Producer(const Stages<C>& stages_, const CUtensorMap& map_w_,
                                       const CUtensorMap& map_x_, const WgmmaParams& p_, int rank)
@@ -104,34 +84,25 @@ struct Producer {
     }
   }
   __device__ __forceinline__ void tokens(int stage, int step, const TileAt& at) const {
-    constexpr int kBox = C::kBoxX;
-    const int first = in_f * (at.half ? kBox : C::kShareX);
-    const uint32_t to = stages.tokens(stage) + first * 128, full = stages.full(stage);
+    const uint32_t to = stages.tokens(stage) + in_f * kShareX * 128, full = stages.full(stage);
     if constexpr (C::kClusterF > 1) {
-      copy_box_to(to, map_x, full, step * C::kK, at.t + first, mask_x);
-      if (C::kHalves && !at.half) {
-        copy_box_to(to + kBox * 128, map_x, full, step * C::kK, at.t + first + kBox, mask_x);
-      }
+      copy_box_to(to, map_x, full, step * C::kK, at.t + in_f * kShareX, mask_x);
     } else {
       copy_box(to, map_x, full, step * C::kK, at.t);
     }
   }
 
-  __device__ __forceinline__ void expect(int stage, const TileAt& at) const {
-    barrier_expect(stages.full(stage), C::kStageBytes - (at.half ? C::kTokenBytes / 2 : 0));
-  }
-
   __device__ __forceinline__ void run() const {
     Ring<C::kStages> ring;
     const int steps = (p.k + C::kK - 1) / C::kK;
-    const int clusters = gridDim.x / C::kCluster, tiles = TileAt::pieces<C>(p);
+    const int clusters = gridDim.x / C::kCluster, tiles = p.tiles_f * p.tiles_t;
     int tile = blockIdx.x / C::kCluster, done = 0;
     if (p.steady_weights && tile < tiles) {
       // All stages are empty. Weights before the kernel in front has ended, tokens behind it.
       const TileAt at = TileAt::of<C>(tile, in_f, in_t, p);
       done = min(steps, C::kStages);
       for (int i = 0; i < done; ++i) {
-        expect(i, at);
+        barrier_expect(stages.full(i), C::kStageBytes);
         weights(i, i, at);
       }
       wait_for_predecessor();
@@ -144,7 +115,7 @@ struct Producer {
       const TileAt at = TileAt::of<C>(tile, in_f, in_t, p);
       for (int i = done; i < steps; ++i, ring.next()) {
         barrier_wait(stages.empty(ring.stage), ring.parity ^ 1);
-        expect(ring.stage, at);
+        barrier_expect(stages.full(ring.stage), C::kStageBytes);
         weights(ring.stage, i, at);
         tokens(ring.stage, i, at);
       }
@@ -170,11 +141,6 @@ __device__ __forceinline__ void release(uint32_t empty, int lane, int rank) {
 __device__ __forceinline__ void turn_wait(int warpgroup) { named_sync(warpgroup + 1, 256); }
 __device__ __forceinline__ void turn_pass(int to_warpgroup) { named_arrive(to_warpgroup + 1, 256); }
 
-template <int kCount>
-__device__ __forceinline__ float (&lower_half(float (&v)[kCount]))[kCount / 2] {
-  return reinterpret_cast<float(&)[kCount / 2]>(v);
-}
-
 /// Multiplies and stores; a warpgroup (0 or 1).
 template <class C>
 __device__ __forceinline__ void consume(const Stages<C>& stages, const WgmmaParams& p, int rank,
@@ -184,7 +150,7 @@ __device__ __forceinline__ void consume(const Stages<C>& stages, const WgmmaPara
   const int thread = threadIdx.x & 127, lane = thread & 31;
   const int first_feature = kTurns ? 0 : warpgroup * C::kAtoms * 64;
   const int steps = (p.k + C::kK - 1) / C::kK;
-  const int clusters = gridDim.x / C::kCluster, tiles = TileAt::pieces<C>(p);
+  const int clusters = gridDim.x / C::kCluster, tiles = p.tiles_f * p.tiles_t;
   const int stride = kTurns ? 2 * clusters : clusters;
   int tile = blockIdx.x / C::kCluster;
   Ring<C::kStages> ring;
@@ -213,14 +179,8 @@ __device__ __forceinline__ void consume(const Stages<C>& stages, const WgmmaPara
       for (int step = 0; step < C::kK / 16; ++step) {  // 32 bytes each
 #pragma unroll
         for (int a = 0; a < C::kAtoms; ++a) {
-          const uint64_t left = w.at(step * 32 + a * 64 * 128), right = x.at(step * 32);
-          if constexpr (C::kHalves) {
-            if (at.half) {
-              multiply_shared<typename C::T>(lower_half(acc[a]), left, right, i + step > 0);
-              continue;
-            }
-          }
-          multiply_shared<typename C::T>(acc[a], left, right, i + step > 0);
+          multiply_shared<typename C::T>(acc[a], w.at(step * 32 + a * 64 * 128), x.at(step * 32),
+                                         i + step > 0);
         }
       }
       commit_products();
@@ -237,8 +197,7 @@ __device__ __forceinline__ void consume(const Stages<C>& stages, const WgmmaPara
     for (int a = 0; a < C::kAtoms; ++a) hold(acc[a]);
     release<C>(stages.empty(previous), lane, rank);
     if (kTurns) ring.skip(steps);
-    store_tile<C>(acc, notes, feature, at.half ? C::kTokens / 2 : C::kTokens, thread,
-                  stages.out(warpgroup), 3 + warpgroup, p);
+    store_tile<C>(acc, notes, feature, thread, stages.out(warpgroup), 3 + warpgroup, p);
   }
 }
 
@@ -291,25 +250,23 @@ Status launch_wgmma(const char* op, const MatrixProblem& p, int blocks, cudaStre
   CUtensorMap map_w, map_x;
   MMCORE_RETURN_IF_ERROR(
       row_map(op, p.dtype, p.w, p.n, p.k, p.w_stride, C::kFeatures / C::kClusterT, C::kK, map_w));
-  MMCORE_RETURN_IF_ERROR(
-      row_map(op, p.dtype, p.x, p.tokens, p.k, p.x_stride, C::kBoxX, C::kK, map_x));
+  MMCORE_RETURN_IF_ERROR(row_map(op, p.dtype, p.x, p.tokens, p.k, p.x_stride,
+                                 C::kTokens / C::kClusterF, C::kK, map_x));
   MMCORE_RETURN_IF_ERROR(allow_shared(op, wgmma_kernel<C>, C::kSharedBytes));
   constexpr int kGroupTokens = 2048;  // with 16 tiles of features: little is read twice from memory
   const WgmmaTiles tiles = tiles_of(C::kTile, p.tokens, p.n);
-  const WgmmaParams params{
-      .bias = p.bias,
-      .target = {p.out, p.out_stride, p.rows, p.out_rows},
-      .tokens = static_cast<int>(p.tokens),
-      .n = static_cast<int>(p.n),
-      .k = static_cast<int>(p.k),
-      .tiles_f = static_cast<int>(tiles.f),
-      .tiles_t = static_cast<int>(tiles.t),
-      .whole = static_cast<int>(whole_tiles(C::kTile, tiles.f * tiles.t, blocks / C::kCluster)),
-      .group = kGroupTokens / (C::kTokens * C::kClusterT) > 0
-                   ? kGroupTokens / (C::kTokens * C::kClusterT)
-                   : 1,
-      .act = form_of(p.act),
-      .steady_weights = p.steady_weights};
+  const WgmmaParams params{.bias = p.bias,
+                           .target = {p.out, p.out_stride, p.rows, p.out_rows},
+                           .tokens = static_cast<int>(p.tokens),
+                           .n = static_cast<int>(p.n),
+                           .k = static_cast<int>(p.k),
+                           .tiles_f = static_cast<int>(tiles.f),
+                           .tiles_t = static_cast<int>(tiles.t),
+                           .group = kGroupTokens / (C::kTokens * C::kClusterT) > 0
+                                        ? kGroupTokens / (C::kTokens * C::kClusterT)
+                                        : 1,
+                           .act = form_of(p.act),
+                           .steady_weights = p.steady_weights};
   cudaLaunchAttribute attributes[2] = {};
   attributes[0].id = cudaLaunchAttributeClusterDimension;
   attributes[0].val.clusterDim = {C::kCluster, 1, 1};

@@ -13,7 +13,6 @@ struct WgmmaParams {
   RowTarget target;
   int tokens, n, k;
   int tiles_f, tiles_t;  // of a whole cluster
-  int whole;             // of all tiles; two pieces for each of the others
   int group;             // of tiles_t that go together through all features
   ActivationForm act;
   bool steady_weights;  // the kernel in front does not write them
@@ -25,15 +24,12 @@ struct WgmmaConfig {
   static constexpr WgmmaTile kTile = kTile_;
   static constexpr int kFeatures = kTile.features, kTokens = kTile.tokens;
   static constexpr int kK = 64;  // 128 bytes of a row
-  static constexpr bool kHalves = kTile.halves;
   static constexpr int kClusterF = kTile.cluster_f, kClusterT = kTile.cluster_t;
   static constexpr int kCluster = kClusterF * kClusterT;
   static constexpr int kPeers = kClusterF + kClusterT - 1;  // blocks that share an operand
   static constexpr int kAtoms = kFeatures / (kTile.turns ? 64 : 128);  // of a warpgroup
   static constexpr int kWeightBytes = kFeatures * kK * 2, kTokenBytes = kTokens * kK * 2;
   static constexpr int kStageBytes = kWeightBytes + kTokenBytes;
-  // Tokens that a block brings for its cluster, in boxes that serve halves as well.
-  static constexpr int kShareX = kTokens / kClusterF, kBoxX = kShareX / (kHalves ? 2 : 1);
 
   // A warpgroup's results on their way out: some tokens at a time, rows a piece apart from a
   // multiple of 128 bytes, so that eight of them lie in different banks; then where rows go.
@@ -48,8 +44,7 @@ struct WgmmaConfig {
   static constexpr int kOutAt = kBarriersAt + kStages * 16;
   static constexpr int kSharedBytes = 1024 + kOutAt + 2 * kOutBytes;
   static constexpr int kThreads = 384;
-  static_assert(kBoxX % 8 == 0 && kFeatures / kClusterT % 8 == 0);
-  static_assert(!kHalves || (!kTile.turns && kTokens == 256 && kClusterF == 2));
+  static_assert(kTokens / kClusterF % 8 == 0 && kFeatures / kClusterT % 8 == 0);
   static_assert(kTokenBytes % 1024 == 0 && kTokens % kSlice == 0 && kStages >= 2);
 };
 

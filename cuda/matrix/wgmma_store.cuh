@@ -47,12 +47,11 @@ struct TileNotes {
   }
 };
 
-/// acc [kAtoms][kTokens / 8][4] of 64 features a piece, from feature f on, of which the first
-/// `tokens` count. `out`: the warpgroup's
+/// acc [kAtoms][tokens / 8][4] of 64 features a piece, from feature f on. `out`: the warpgroup's
 /// own kOutBytes of shared memory; `barrier` its named barrier. Ends with all of them read.
 template <class C>
 __device__ __forceinline__ void store_tile(float (&acc)[C::kAtoms][C::kTokens / 2],
-                                           const TileNotes<C>& notes, int f, int tokens, int thread,
+                                           const TileNotes<C>& notes, int f, int thread,
                                            uint32_t out, int barrier, const WgmmaParams& p) {
   using T = typename C::T;
 #pragma unroll
@@ -81,7 +80,6 @@ __device__ __forceinline__ void store_tile(float (&acc)[C::kAtoms][C::kTokens / 
   const bool there = f + piece * 8 < p.n;
 #pragma unroll
   for (int first = 0; first < C::kTokens; first += C::kSlice) {
-    if (C::kHalves && first >= tokens) break;
 #pragma unroll
     for (int t = 0; t < C::kSlice; t += 16) {
 #pragma unroll

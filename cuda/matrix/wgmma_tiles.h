@@ -9,15 +9,14 @@ namespace mmcore::cuda {
 
 /// `features` x `tokens` to a block. In turns: two warpgroups alternate with whole tiles, else they
 /// share one, half of the features each. A cluster spans cluster_f tiles of features and cluster_t
-/// of tokens. In halves: what is left for the last round may be cut into tiles of half the tokens.
+/// of tokens.
 struct WgmmaTile {
   int features, tokens;
   int cluster_f, cluster_t;
   bool turns;
-  bool halves = false;
 };
 
-inline constexpr WgmmaTile kTile256 = {128, 256, 2, 1, false, true};
+inline constexpr WgmmaTile kTile256 = {128, 256, 2, 1, false};
 inline constexpr WgmmaTile kTile192 = {128, 192, 2, 1, true};
 inline constexpr WgmmaTile kTile192Wide = {256, 192, 1, 2, false};
 inline constexpr WgmmaTile kTile144 = {128, 144, 2, 1, false};  // four cover a picture's 576 rows
@@ -33,13 +32,6 @@ inline WgmmaTiles tiles_of(const WgmmaTile& tile, int64_t tokens, int64_t n) {
   const int64_t f = int64_t{tile.features} * tile.cluster_f,
                 t = int64_t{tile.tokens} * tile.cluster_t;
   return {(n + f - 1) / f, (tokens + t - 1) / t};
-}
-
-/// Clusters' tiles that stay whole where `slots` clusters run side by side: the others, of a last
-/// round that would leave half of the device idle, are cut in half.
-inline int64_t whole_tiles(const WgmmaTile& tile, int64_t tiles, int64_t slots) {
-  const int64_t rest = tiles % slots;
-  return tile.halves && rest * 2 <= slots ? tiles - rest : tiles;
 }
 
 /// Blocks to launch: as many as run side by side, or as there are tiles.

@@ -109,8 +109,9 @@ struct LinearArgs {
   TensorView out;       // [R, N]; R = T without out_rows
   TensorView out_rows;  // int64 [T] or absent
   Activation act = Activation::kNone;
-  bool steady_weight = false;  // nothing right in front of the call on the stream writes `weight`:
-                               // a GPU may read it before that has ended
+  bool steady_weight = false;  // nothing right in front of the call on the stream writes `weight`,
+                               // norms and activations in between left out of account: a GPU may
+                               // read it before that has ended
 };
 MMCORE_API Status linear(const LinearArgs& args, Stream stream = {});
 
@@ -158,7 +159,8 @@ MMCORE_API Status embedding_merge(const EmbeddingMergeArgs& args, Stream stream 
 /// (GPT-J). Dims from R on pass through. A position without a row in cos_sin or a slot outside the
 /// cache is kInvalidArgument on the CPU; on a GPU such a token is not rotated, or not written.
 /// Positions, cos_sin and slot_mapping are read while the kernel in front on the stream may still
-/// run: that kernel must not be what writes them.
+/// run: that kernel must not be what writes them, nor the one in front of a norm or an activation
+/// that is.
 ///
 /// M-RoPE: with `sections` a token has a position in time, one in height and one in width, and each
 /// of the R/2 frequencies belongs to one of these axes. `sections` counts each axis' frequencies.

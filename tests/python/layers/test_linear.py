@@ -46,11 +46,12 @@ def test_apply_linear_is_linear(dtype: torch.dtype, shape: tuple[int, ...]) -> N
 @pytest.mark.parametrize(
     ("capability", "features", "dtype", "rows"),
     [
-        ((9, 0), 48, torch.bfloat16, 64),
-        ((9, 0), 48, torch.float16, 64),
-        ((9, 0), 44, torch.bfloat16, 16),  # rows of the result are not aligned
-        ((8, 0), 48, torch.bfloat16, 16),
-        ((9, 0), 48, torch.float32, 0),
+        ((9, 0), 4096, torch.bfloat16, 64),
+        ((9, 0), 4096, torch.float16, 64),
+        ((9, 0), 4100, torch.bfloat16, 16),  # rows of the result are not aligned
+        ((9, 0), 2048, torch.bfloat16, 16),  # a small weight
+        ((8, 0), 4096, torch.bfloat16, 16),
+        ((9, 0), 4096, torch.float32, 0),
     ],
 )
 def test_rows_that_a_gpus_kernel_takes(
@@ -61,11 +62,11 @@ def test_rows_that_a_gpus_kernel_takes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(layers, "_rows_on", lambda device: layers._cuda_kernel_rows(capability))
-    weight = torch.empty(features, 64, dtype=dtype, device="meta")
+    weight = torch.empty(features, 1024, dtype=dtype, device="meta")
     taken = [
         n
         for n in range(1, 200)
-        if layers.prefers_kernel(torch.empty(n, 64, dtype=dtype, device="meta"), weight)
+        if layers.prefers_kernel(torch.empty(n, 1024, dtype=dtype, device="meta"), weight)
     ]
     assert taken == list(range(1, rows + 1))
 
