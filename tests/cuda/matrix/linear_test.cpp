@@ -173,6 +173,36 @@ TEST_F(LinearTest, FewTokensKernel) {
   }
 }
 
+/// Needs no GPU.
+TEST(FewTokensPlanTest, SharesCoverTheFeaturesAndFitIntoABlock) {
+  constexpr DeviceFacts kHopper{
+      .multiprocessors = 132, .capability = 90, .shared_bytes = 227 * 1024, .l2_bytes = 50 << 20};
+  Rng rng(1);
+  for (int i = 0; i < 20000; ++i) {
+    MatrixProblem p;
+    p.tokens = between(rng, 1, kFewTokens);
+    p.n = 8 * between(rng, 1, i % 2 == 0 ? 500 : 20000);
+    p.k = between(rng, 1, 20000);
+    SCOPED_TRACE(std::to_string(p.tokens) + " tokens, " + std::to_string(p.n) + " features");
+    for (const int split : {0, 1, 2, 4, 8}) {
+      const FewTokensPlan plan = split == 0
+                                     ? plan_few_tokens(p, kHopper)
+                                     : plan_few_tokens(p, kHopper, split, kHopper.shared_bytes);
+      ASSERT_GE(plan.tokens, p.tokens);
+      ASSERT_GE(plan.boxes * plan.box, p.n);
+      ASSERT_LT((plan.boxes - 1) * plan.box, p.n);
+      ASSERT_GE(plan.boxes, plan.clusters);
+      ASSERT_LE(plan.clusters * plan.split, kHopper.multiprocessors);
+      ASSERT_LE(plan.shared_bytes, kHopper.shared_bytes);
+      ASSERT_LE(plan.early, plan.stages);
+      // The largest tile of the first cluster, whose share is the largest one.
+      const int64_t share = (plan.boxes + plan.clusters - 1) / plan.clusters;
+      const int64_t tiles = (share + plan.most - 1) / plan.most;
+      ASSERT_LE(((share + tiles - 1) / tiles * plan.box + plan.tokens) * 128, plan.stage_bytes);
+    }
+  }
+}
+
 TEST_F(LinearTest, ReducedFewTokensKernel) {
   skip_unless_hopper();
   if (IsSkipped()) return;
