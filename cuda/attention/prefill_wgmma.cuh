@@ -23,9 +23,7 @@
 #include "device/convert.cuh"
 #include "device/hopper.cuh"
 #include "device/hopper_products.cuh"
-#include "device/overlap.cuh"
 #include "host/device.h"
-#include "host/launch.h"
 
 namespace mmcore::cuda {
 namespace wgmma {
@@ -243,8 +241,6 @@ __global__ void __launch_bounds__(32 * kLoadWarps + 2 * kGroup, 1)
     hopper::barrier_init_fence();
   }
   __syncthreads();
-  // Without a plan nobody has promised that lengths do not come from the kernel in front.
-  if (a.tiles == nullptr) wait_for_predecessor();
   if (threadIdx.x < 32 * kLoadWarps) {
     hopper::give_registers<kWiden ? widen_registers(kLoadWarps) : kLoadRegisters>();
     const QueryLoader<S> queries(a, maps.q, queries_at, notes, barriers);
@@ -265,7 +261,6 @@ __global__ void __launch_bounds__(32 * kLoadWarps + 2 * kGroup, 1)
   } else {
     const int group = static_cast<int>(threadIdx.x) / kGroup - kLoadWarps / 4;
     hopper::take_registers<kWiden ? kMultiplyWidenedRegisters : kMultiplyRegisters>();
-    wait_for_predecessor();
     multiply<D, T, KV>(a, queries_at, keys_at, values_at, notes, barriers, &last[group - 1],
                        group - 1);
   }
@@ -286,9 +281,8 @@ Status launch(const char* op, const PrefillParams& a, const DeviceFacts& facts,
   const auto blocks = a.cuts.num_workers > 0 ? a.cuts.num_workers
                                              : std::min<int64_t>(int64_t{a.max_tiles} * a.p.heads,
                                                                  facts.multiprocessors);
-  launch_overlapped_with({.shared = kShared}, prefill<D, T, KV, kLoadWarps>, blocks,
-                         dim3(32 * kLoadWarps + 2 * kGroup), facts.capability,
-                         facts.multiprocessors, stream, a, maps);
+  prefill<D, T, KV, kLoadWarps>
+      <<<static_cast<unsigned>(blocks), 32 * kLoadWarps + 2 * kGroup, kShared, stream>>>(a, maps);
   return launch_status(op);
 }
 

@@ -8,23 +8,9 @@
 
 #include "attention/prefill_params.h"
 #include "attention/prefill_wgmma_shape.cuh"
-#include "device/overlap.cuh"
 
 namespace mmcore::cuda {
 namespace wgmma {
-
-/// Waits for the kernel in front once, where a warp first needs what that may have written. With a
-/// plan the lengths and block tables are read before.
-class Predecessor {
- public:
-  __device__ __forceinline__ void wait() {
-    if (!waited_) wait_for_predecessor();
-    waited_ = true;
-  }
-
- private:
-  bool waited_ = false;
-};
 
 /// One warp: boxes of keys, or of values, the last of a tile's first.
 template <class S>
@@ -37,7 +23,6 @@ __device__ __forceinline__ void load_rows(const PrefillParams& a, const CUtensor
   const ops::AttentionProblem& p = a.p;
   const bool paged = p.block_tables != nullptr;
   Ring<S::kStages> ring;
-  Predecessor predecessor;
   WorkItem item{};
   for (ItemCursor<S::kKeys> items(a); items.next(item);) {
     const QueryTile& tile = item.tile;
@@ -57,7 +42,6 @@ __device__ __forceinline__ void load_rows(const PrefillParams& a, const CUtensor
       const int32_t next = block_of(t - 1);
       int32_t row = start + first + box * box_rows;
       if (paged) row &= (1 << p.block_shift) - 1;
-      predecessor.wait();
       hopper::barrier_wait(address(&free[ring.stage]), ring.parity ^ 1);
       if (lane == 0) {
         hopper::barrier_expect(address(&full[ring.stage]),
@@ -89,7 +73,6 @@ class QueryLoader {
     if (leads()) {
       const int32_t first_row = a_.p.query_start[item.tile.sequence] + item.tile.first;
       const uint32_t full = address(&barriers_.query_full[ring_.stage]);
-      predecessor_.wait();
       await_free();
       notes_[ring_.stage] = {item, first_row};
       hopper::barrier_expect(full, S::kQueryBytes);
@@ -124,7 +107,6 @@ class QueryLoader {
   ItemNote* notes_;
   BarriersOf<S>& barriers_;
   Ring<S::kQueryStages> ring_;
-  Predecessor predecessor_;
 };
 
 /// One warp: all queries.

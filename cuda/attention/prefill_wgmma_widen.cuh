@@ -157,7 +157,6 @@ __device__ __forceinline__ void load_widened(const PrefillParams& a, const Atten
   int32_t kv_head = 0;
   int32_t t = -1, block = 0;
   Ring<S::kStages> ring;
-  Predecessor predecessor;
   uint32_t staged_parity = 0;
   const uint32_t nothing = static_cast<uint32_t>(p.block_shift) >> 8;  // 0; no compiler knows
   // The page of this lane's box in tile t of keys.
@@ -184,7 +183,6 @@ __device__ __forceinline__ void load_widened(const PrefillParams& a, const Atten
     const int32_t rows = min(kRows, tile.keys - first);
     const int32_t row = (first + lane * box_rows) & ((1 << p.block_shift) - 1);
     const int32_t next_block = asks ? block_of(t - 1) : 0;
-    if (asks) predecessor.wait();
     if (waiting.there && waiting.opens && warp == 0) queries.load(staged.opening);
 #pragma unroll 1
     for (int kind = 0; kind < 2; ++kind) {

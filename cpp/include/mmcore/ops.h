@@ -224,12 +224,12 @@ MMCORE_API int64_t paged_attention_workspace_bytes(const AttentionPlanShape& sha
 /// multiprocessors + prefill tokens / 128).
 ///
 /// Copy attention_plan_words(shape) words to the GPU before the step's first layer, in the order of
-/// the stream. Plan, block tables, query_start and seq_lens are read while the kernel in front of a
-/// call on the stream may still run: that kernel must not be what writes them. Kernels write to the
-/// plan and leave it as it was: it serves any number of calls, one at a time, and is copied again
-/// only when a length has changed. The plan says which lengths are used; it must agree with the
-/// query_start and seq_lens of the calls where these are not empty. The same lengths and shape give
-/// the same bits of output; `sequences`, `tokens` and `max_query_len` make no difference to them.
+/// the stream. Decode reads plan and block tables while the kernel in front of it on the stream may
+/// still run: that kernel must not be what writes them. Kernels write to the plan and leave it as
+/// it was: it serves any number of calls, one at a time, and is copied again only when a length has
+/// changed. The plan says which lengths are used; it must agree with the query_start and seq_lens
+/// of the calls where these are not empty. The same lengths and shape give the same bits of output;
+/// `sequences`, `tokens` and `max_query_len` make no difference to them.
 ///
 /// `settled`: the kernel in front of each call writes no keys or values that the call reads but
 /// those of its sequences' own query tokens, as rope_kv_write does unless a sequence shares a block
