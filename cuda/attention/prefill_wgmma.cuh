@@ -261,8 +261,7 @@ __global__ void __launch_bounds__(32 * kLoadWarps + 2 * kGroup, 1)
   } else {
     const int group = static_cast<int>(threadIdx.x) / kGroup - kLoadWarps / 4;
     hopper::take_registers<kWiden ? kMultiplyWidenedRegisters : kMultiplyRegisters>();
-    multiply<D, T, KV>(a, queries_at, keys_at, values_at, notes, barriers, &last[group - 1],
-                       group - 1);
+    multiply<D, T, KV>(a, queries_at, keys_at, values_at, notes, barriers, &last[group], group);
   }
 #else
   asm("trap;");
