@@ -7,6 +7,7 @@
 #pragma once
 
 #include "attention/decode_unit.cuh"
+#include "device/cluster.cuh"
 
 namespace mmcore::cuda {
 
@@ -15,27 +16,6 @@ struct TeamPart {
   float* values;
   float2* sums;
 };
-
-__device__ __forceinline__ void cluster_barrier() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile(
-      "barrier.cluster.arrive.release;\n"
-      "barrier.cluster.wait.acquire;" ::
-          : "memory");
-#endif
-}
-
-/// What lies at `shared` in the shared memory of the cluster's block `rank`.
-template <class V>
-__device__ __forceinline__ const V* in_block(const V* shared, int rank) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  uint64_t there;
-  asm volatile("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(shared), "r"(rank));
-  return reinterpret_cast<const V*>(there);
-#else
-  return shared;
-#endif
-}
 
 /// For blocks that have no part.
 __device__ __forceinline__ void pass_team() {

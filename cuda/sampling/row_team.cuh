@@ -5,6 +5,7 @@
 // of integers: a row's result does not depend on how many blocks there are.
 #pragma once
 
+#include "device/cluster.cuh"
 #include "sampling/row_block.cuh"
 
 namespace mmcore::cuda {
@@ -37,12 +38,7 @@ class RowTeam {
     if constexpr (kBlocks == 1) {
       __syncthreads();
     } else {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-      asm volatile(
-          "barrier.cluster.arrive.release;\n"
-          "barrier.cluster.wait.acquire;" ::
-              : "memory");
-#endif
+      cluster_barrier();
     }
   }
 
@@ -52,13 +48,7 @@ class RowTeam {
     if constexpr (kBlocks == 1) {
       return shared;
     } else {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-      uint64_t there;
-      asm volatile("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(shared), "r"(rank));
-      return reinterpret_cast<V*>(there);
-#else
-      return shared;
-#endif
+      return in_block(shared, rank);
     }
   }
 
