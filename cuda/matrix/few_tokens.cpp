@@ -62,8 +62,13 @@ FewTokensPlan plan_few_tokens(const MatrixProblem& p, const DeviceFacts& facts) 
 }
 
 bool prefers_few_tokens(const MatrixProblem& p, const DeviceFacts& facts) {
-  if (p.tokens < 2 || p.tokens > kFewTokens || !fits_wgmma(p, facts)) return false;
-  return p.n * p.k >= int64_t{1} << (p.tokens <= 16 ? 24 : 22);
+  if (p.tokens > kFewTokens || !fits_wgmma(p, facts)) return false;
+  const int64_t size = p.n * p.k;
+  if (p.tokens > 1) return size >= int64_t{1} << (p.tokens <= 16 ? 24 : 22);
+  // run_gemv is as fast with so many features that each multiprocessor has several rounds of them,
+  // and with less to read.
+  return p.steady_weights && size >= int64_t{1} << 25 &&
+         p.n <= int64_t{128} * facts.multiprocessors;
 }
 
 }  // namespace mmcore::cuda

@@ -33,8 +33,7 @@ FewTokensPlan plan_few_tokens(const MatrixProblem& p, const DeviceFacts& facts, 
 /// than 32 of four, so that what was to be one round takes two.
 FewTokensPlan plan_few_tokens(const MatrixProblem& p, const DeviceFacts& facts);
 
-/// Whether this is the fastest way: for 2 tokens or more and weights of some size. One token alone
-/// is as fast by run_gemv, and leaves the multiprocessors to the short kernels around it.
+/// Whether this is the fastest way: for weights of some size. Needs what fits_wgmma does.
 bool prefers_few_tokens(const MatrixProblem& p, const DeviceFacts& facts);
 
 Status run_few_tokens(const char* op, const MatrixProblem& p, const FewTokensPlan& plan,

@@ -98,15 +98,15 @@ Status launch(const char* op, const MatrixProblem& p, const DeviceFacts& facts,
                           .k = static_cast<int>(p.k),
                           .act = form_of(p.act)};
   const int64_t blocks = (p.n + kWarps - 1) / kWarps;
+  // Where blocks take turns on a multiprocessor there is nothing to gain, and more registers cost.
+  [[maybe_unused]] const bool early =
+      p.steady_weights && blocks <= int64_t{8} * facts.multiprocessors;
+  auto* kernel = gemv_kernel<T, kTokens, kAhead, false>;
   if constexpr (kTokens == 1 && sizeof(T) == 2) {
-    if (p.steady_weights) {
-      launch_overlapped(gemv_kernel<T, kTokens, kAhead, true>, blocks, dim3(kWarps * 32),
-                        facts.capability, static_cast<int>(blocks), stream, params);
-      return launch_status(op);
-    }
+    if (early) kernel = gemv_kernel<T, kTokens, kAhead, true>;
   }
-  launch_overlapped(gemv_kernel<T, kTokens, kAhead, false>, blocks, dim3(kWarps * 32),
-                    facts.capability, facts.multiprocessors, stream, params);
+  launch_overlapped(kernel, blocks, dim3(kWarps * 32), facts.capability, facts.multiprocessors,
+                    stream, params);
   return launch_status(op);
 }
 

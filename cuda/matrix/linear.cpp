@@ -8,9 +8,9 @@
 #include "ops/cuda_backend.h"
 
 namespace mmcore::cuda {
-// On an H100 in 16 bits: up to 64 tokens run at the memory's bandwidth, 5 to 24 % before cuBLAS
-// (an output of 4096 features, a product of 33 MB, from 32 tokens on: 2 to 6 % behind it). From 65
-// on the Python layers give products to torch.
+// On an H100 in 16 bits up to 64 tokens run at the memory's bandwidth, 5 to 24 % before cuBLAS (a
+// weight of 4096 x 4096 from 32 tokens on: 3 to 6 % behind it). From 65 on the Python layers give
+// products to torch.
 Status run_matrix(const char* op, const MatrixProblem& p, const DeviceFacts& facts,
                   cudaStream_t stream) {
   if (p.tokens <= 0 || p.n <= 0) return {};
@@ -29,11 +29,7 @@ Status run_matrix(const char* op, const MatrixProblem& p, const DeviceFacts& fac
   if (prefers_few_tokens(p, facts)) {
     return run_few_tokens(op, p, plan_few_tokens(p, facts), stream);
   }
-  if (wide && p.tokens <= (whole ? 8 : 1)) {
-    MatrixProblem late = p;
-    late.steady_weights = false;
-    return run_gemv(op, late, facts, stream);
-  }
+  if (wide && p.tokens <= (whole ? 8 : 1)) return run_gemv(op, p, facts, stream);
   if (whole) return run_simt(op, p, stream);
   if (wide && p.tokens <= 16) return run_skinny(op, p, facts, stream);
   if (fits_wgmma(p, facts)) return run_wgmma(op, p, facts, stream);

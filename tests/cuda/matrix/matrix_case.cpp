@@ -180,7 +180,8 @@ MatrixProblem MatrixCase::problem() const {
           .tokens = sizes_.tokens,
           .n = sizes_.n,
           .k = sizes_.k,
-          .act = act_};
+          .act = act_,
+          .steady_weights = sizes_.n % 2 == 1};
 }
 
 void MatrixCase::expect_right() const {
