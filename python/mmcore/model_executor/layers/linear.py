@@ -65,8 +65,9 @@ _CUDA_LARGE_WEIGHT = 1 << 22
 def _cuda_kernel_rows(capability: tuple[int, int]) -> int:
     """Give the rows up to which mmcore's kernel is chosen on a GPU: large weights, aligned rows.
 
-    Measured on an H100 with the products of a 7B model: over all of them 1.10x to 1.13x the speed
-    of cuBLAS for 1 to 32 rows, 1.08x for 64.
+    Measured on an H100 with the products of a 7B model: over all of them 1.08x to 1.12x the speed
+    of cuBLAS for 1 to 64 rows; 0.94x to 0.97x for a weight of 4096x4096 from 32 rows on, where what
+    is read early makes up for it in a step.
     """
     return 64 if capability == (9, 0) else _CUDA_FEW_ROWS
 
