@@ -4,7 +4,6 @@
 #include <cuda_fp16.h>
 #include <cuda_fp8.h>
 
-#include <cstdlib>
 #include <initializer_list>
 #include <string>
 
@@ -69,7 +68,6 @@ DecodeParams params_of(const ops::AttentionProblem& p, const DecodeWork& work) {
           .head_dim = p.head_dim,
           .window = p.window,
           .causal = p.causal,
-          .early_queries = std::getenv("MMCORE_DECODE_EARLY") != nullptr,
           .factor = (capped ? p.soft_cap : p.scale) * kLog2E,
           .cap_factor = capped ? p.scale / p.soft_cap : 0.0f,
           .v_scale = p.v_scale,

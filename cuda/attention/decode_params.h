@@ -39,7 +39,6 @@ struct DecodeParams {
   int32_t head_dim;
   int32_t window;
   bool causal;
-  bool early_queries;
   // Score in base 2: factor * q.k, or with a cap factor * tanh(cap_factor * q.k).
   float factor;
   float cap_factor;  // 0: no cap

@@ -10,11 +10,6 @@
 
 namespace mmcore::cuda {
 
-/// Being measured: e4m3 with eight warps.
-struct EightWarps {
-  unsigned char bits;
-};
-
 /// KV: the queries' type, or e4m3.
 template <class KV, int kDim>
 struct DecodeTile {
@@ -28,9 +23,7 @@ struct DecodeTile {
   static constexpr int kRowBytes = kSwizzled ? kChunks * 16 : ((kElement * kSteps) | 1) * 16;
   static constexpr int kBytes = kKeys * kRowBytes;  // of K or V
   static constexpr int kStageBytes = 2 * kBytes;
-  static constexpr int kStages = std::is_same_v<KV, __nv_fp8_e4m3> && kDim == 128 ? 4
-                                 : kStageBytes > 2048                             ? 3
-                                                                                  : 4;
+  static constexpr int kStages = kElement == 1 && kDim == 128 ? 4 : kStageBytes > 2048 ? 3 : 4;
   // A row of less than a line of the cache lies beside other heads' rows, which are not wanted yet.
   static constexpr bool kWholeLines = kElement == 2 || kDim % 128 == 0;
   static constexpr int kWarpBytes = kStages * kStageBytes;
