@@ -11,7 +11,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 
 #include "attention/prefill_maps.h"
 #include "attention/prefill_softmax.cuh"
@@ -31,8 +30,8 @@ namespace wgmma {
 inline constexpr int kMultiplyRegisters = 232;
 inline constexpr int kLoadRegisters = 40;
 inline constexpr int kMultiplyWidenedRegisters = 208;
-/// Of warps that widen.
-constexpr int widen_registers(int warps) { return warps > 4 ? 48 : 88; }
+inline constexpr int kWidenRegisters = 88;
+inline constexpr int kThreads = 3 * kGroup;
 
 /// Zeroes the rows of a stage of values that no key belongs to: what memory holds there may be NaN,
 /// and a weight of 0 would not make it go away. Both groups do it, each before it reads.
@@ -205,15 +204,15 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
   if (group == 0) await_turn();  // takes the turn nobody needs
 }
 
-template <int D, class T, class KV, int kLoadWarps>
-__global__ void __launch_bounds__(32 * kLoadWarps + 2 * kGroup, 1)
+template <int D, class T, class KV>
+__global__ void __launch_bounds__(kThreads, 1)
     prefill(const __grid_constant__ PrefillParams a, const __grid_constant__ AttentionMaps maps) {
 #if defined(MMCORE_HOPPER)
   using S = Shape<D>;
   constexpr bool kWiden = kWidened<T, KV>;
   extern __shared__ uint8_t shared[];
   __shared__ BarriersOf<S> barriers;
-  __shared__ WidenShared<kLoadWarps> staged;
+  __shared__ WidenShared staged;
   __shared__ ItemNote notes[S::kQueryStages];
   __shared__ bool last[2];  // of each group: it is the one that merges
   const uint32_t queries_at = (address(shared) + 1023) / 1024 * 1024;
@@ -241,12 +240,12 @@ __global__ void __launch_bounds__(32 * kLoadWarps + 2 * kGroup, 1)
     hopper::barrier_init_fence();
   }
   __syncthreads();
-  if (threadIdx.x < 32 * kLoadWarps) {
-    hopper::give_registers<kWiden ? widen_registers(kLoadWarps) : kLoadRegisters>();
+  if (threadIdx.x < kGroup) {
+    hopper::give_registers<kWiden ? kWidenRegisters : kLoadRegisters>();
     const QueryLoader<S> queries(a, maps.q, queries_at, notes, barriers);
     if constexpr (kWiden) {
-      load_widened<D, T, kLoadWarps>(a, maps, queries, keys_at, values_at,
-                                     values_at + S::kStages * S::kKeyBytes, barriers, staged);
+      load_widened<D, T>(a, maps, queries, keys_at, values_at,
+                         values_at + S::kStages * S::kKeyBytes, barriers, staged);
     } else {
       const int warp = static_cast<int>(threadIdx.x) / 32;
       if (warp == 0) {
@@ -259,7 +258,7 @@ __global__ void __launch_bounds__(32 * kLoadWarps + 2 * kGroup, 1)
       }
     }
   } else {
-    const int group = static_cast<int>(threadIdx.x) / kGroup - kLoadWarps / 4;
+    const int group = static_cast<int>(threadIdx.x) / kGroup - 1;
     hopper::take_registers<kWiden ? kMultiplyWidenedRegisters : kMultiplyRegisters>();
     multiply<D, T, KV>(a, queries_at, keys_at, values_at, notes, barriers, &last[group], group);
   }
@@ -268,7 +267,7 @@ __global__ void __launch_bounds__(32 * kLoadWarps + 2 * kGroup, 1)
 #endif
 }
 
-template <int D, class T, class KV, int kLoadWarps = 4>
+template <int D, class T, class KV>
 Status launch(const char* op, const PrefillParams& a, const DeviceFacts& facts,
               cudaStream_t stream) {
   using S = Shape<D>;
@@ -276,12 +275,11 @@ Status launch(const char* op, const PrefillParams& a, const DeviceFacts& facts,
   constexpr int kShared = S::kSharedBytes + (kWiden ? kStagedBytes<D> : 0);
   AttentionMaps maps;
   MMCORE_RETURN_IF_ERROR(attention_maps(op, a, kWiden ? S::kKeys / kLoadWarps : S::kKeys, maps));
-  MMCORE_RETURN_IF_ERROR(allow_shared(op, prefill<D, T, KV, kLoadWarps>, kShared));
+  MMCORE_RETURN_IF_ERROR(allow_shared(op, prefill<D, T, KV>, kShared));
   const auto blocks = a.cuts.num_workers > 0 ? a.cuts.num_workers
                                              : std::min<int64_t>(int64_t{a.max_tiles} * a.p.heads,
                                                                  facts.multiprocessors);
-  prefill<D, T, KV, kLoadWarps>
-      <<<static_cast<unsigned>(blocks), 32 * kLoadWarps + 2 * kGroup, kShared, stream>>>(a, maps);
+  prefill<D, T, KV><<<static_cast<unsigned>(blocks), kThreads, kShared, stream>>>(a, maps);
   return launch_status(op);
 }
 
@@ -299,12 +297,6 @@ Status launch_prefill_wgmma(const char* op, const PrefillParams& a, const Device
 template <int D>
 Status launch_prefill_wgmma_e4m3(const char* op, const PrefillParams& a, const DeviceFacts& facts,
                                  cudaStream_t stream) {
-  static const bool eight = std::getenv("MMCORE_WIDEN") != nullptr;
-  if constexpr (D == 128 || D == 64) {
-    if (eight && a.p.dtype == DType::kBFloat16) {
-      return wgmma::launch<D, __nv_bfloat16, __nv_fp8_e4m3, 8>(op, a, facts, stream);
-    }
-  }
   if (a.p.dtype == DType::kBFloat16) {
     return wgmma::launch<D, __nv_bfloat16, __nv_fp8_e4m3>(op, a, facts, stream);
   }

@@ -23,11 +23,12 @@ namespace wgmma {
 template <class T, class KV>
 inline constexpr bool kWidened = !std::is_same_v<T, KV>;
 
+inline constexpr int kLoadWarps = 4;
+
 /// What the warps that widen have besides.
-template <int kWarps>
 struct WidenShared {
-  uint64_t full[kWarps][2];  // of each warp: its keys have come, its values
-  WorkItem opening;          // of the first one, the item whose queries it asks for next
+  uint64_t full[kLoadWarps][2];  // of each warp: its keys have come, its values
+  WorkItem opening;              // of the first one, the item whose queries it asks for next
 };
 
 /// Bytes of keys and values that wait to be widened.
@@ -132,14 +133,13 @@ __device__ __forceinline__ void clear_rows(uint32_t to, int32_t begin) {
 /// One of the load group's warps: its quarter of all keys and values; the first one also queries.
 /// An item's queries are asked for when its first keys are widened: all that a place for them may
 /// have to wait for is widened by then.
-template <int D, class T, int kWarps>
+template <int D, class T>
 __device__ __forceinline__ void load_widened(const PrefillParams& a, const AttentionMaps& maps,
                                              QueryLoader<Shape<D>> queries, uint32_t keys_at,
                                              uint32_t values_at, uint32_t staged_at,
-                                             BarriersOf<Shape<D>>& barriers,
-                                             WidenShared<kWarps>& staged) {
+                                             BarriersOf<Shape<D>>& barriers, WidenShared& staged) {
   using S = Shape<D>;
-  constexpr int kRows = S::kKeys / kWarps;
+  constexpr int kRows = S::kKeys / kLoadWarps;
   const ops::AttentionProblem& p = a.p;
   const int lane = threadIdx.x & 31, warp = static_cast<int>(threadIdx.x) / 32;
   const uint32_t own_staged = staged_at + static_cast<uint32_t>(warp * 2 * kRows * D);

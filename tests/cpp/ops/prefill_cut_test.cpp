@@ -89,6 +89,11 @@ TEST(PrefillCut, OnlyWhereItBalances) {
   for (int i = 0; i < 16; ++i) lengths.push_back(29 + i % 4);
   EXPECT_EQ(cut_prefill(lengths, 9, 132).chunk, 34);
   EXPECT_EQ(cut_prefill({29, 30, 31, 32}, 9, 132).chunk, 9);
+  EXPECT_EQ(cut_prefill({6, 5, 4, 3, 2, 1}, 9, 132).chunk, 2);
+  // 2,048 tokens: stretches of 10 steps would have up to ten items, where one has 16 steps at most.
+  std::vector<int32_t> prompt;
+  for (int i = 16; i > 0; --i) prompt.push_back(i);
+  EXPECT_EQ(cut_prefill(prompt, 9, 132).chunk, 0);
   EXPECT_EQ(cut_prefill({29, 30, 31, 32}, 32, 132).chunk, 0);              // one each
   EXPECT_EQ(cut_prefill({1, 1, 1}, 32, 132).chunk, 0);                     // too short
   EXPECT_EQ(cut_prefill(std::vector<int32_t>(100, 8), 32, 132).chunk, 0);  // many
