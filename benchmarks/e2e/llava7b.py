@@ -2,7 +2,7 @@
 
     python -m benchmarks.e2e.llava7b [--batch 1 --batch 32] [--new-tokens 128] [--json FILE]
         [--one-by-one] [--eager] [--whole-lives] [--no-rival] [--timeline] [--requests 256]
-        [--arrivals 8] [--encoder-stream] [--no-headroom] [--picture 1024x768]
+        [--arrivals 8] [--one-stream] [--no-headroom] [--picture 1024x768]
     python -m benchmarks.e2e.llava7b --tiny --device cpu ...
 
 The shape is LLaVA-1.5-7B's: CLIP ViT-L/14 at 336 pixels and a Llama of 32 layers, in bfloat16. No
@@ -11,11 +11,11 @@ request is a picture of its own, 576 rows, and 65 tokens of text; end-of-text is
 are prepared inside the measured time on both sides. The rival is `generate` with SDPA and a static
 batch of one length.
 
-`--one-by-one`, `--eager`, `--whole-lives`, `--no-headroom` and `--encoder-stream` measure mmcore
+`--one-by-one`, `--eager`, `--whole-lives`, `--no-headroom` and `--one-stream` measure mmcore
 once more: with each step launched when the one before it has ended; without CUDA graphs; with
 requests that begin only when there is room for all of their tokens (`max_preemptions=0`), or when
-there is a block for each that runs (`headroom=0`); and with the tower on a stream of its own,
-beside the step before. `--arrivals` lets so many run while others come.
+there is a block for each that runs (`headroom=0`); and with the tower on the decoder's
+stream, in front of it. `--arrivals` lets so many run while others come.
 `--timeline` adds tables of where the time of a first token and of a decode step goes, `--requests`
 the requests a second when so many are given at once. `--tiny` tries the program out.
 """
@@ -85,7 +85,7 @@ class MmcoreEngine:
         overlapping: bool | None = None,
         whole_lives: bool = False,
         no_headroom: bool = False,
-        encoder_stream: bool = False,
+        one_stream: bool = False,
     ) -> None:
         from mmcore import LLM
 
@@ -101,7 +101,7 @@ class MmcoreEngine:
             async_scheduling=overlapping,
             **lives,
             **room,
-            encoder_stream=encoder_stream,
+            encoder_stream=not one_stream,
             max_num_seqs=max(batch, 256),
             limit_mm_per_prompt={"image": 1},
         )
@@ -327,7 +327,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--eager", action="store_true", help="measure mmcore without graphs, too")
     parser.add_argument("--whole-lives", action="store_true", help="measure max_preemptions=0, too")
     parser.add_argument(
-        "--encoder-stream", action="store_true", help="measure a stream for towers, too"
+        "--one-stream", action="store_true", help="measure encoder_stream=False, too"
     )
     parser.add_argument("--arrivals", type=int, default=0, help="so many run while others come")
     parser.add_argument("--no-headroom", action="store_true", help="measure headroom=0, too")
@@ -374,8 +374,8 @@ def main() -> None:
             makers["mmcore whole lives"] = lambda: mmcore_engine(whole_lives=True)
         if options.no_headroom:
             makers["mmcore no headroom"] = lambda: mmcore_engine(no_headroom=True)
-        if options.encoder_stream:
-            makers["mmcore encoder stream"] = lambda: mmcore_engine(encoder_stream=True)
+        if options.one_stream:
+            makers["mmcore one stream"] = lambda: mmcore_engine(one_stream=True)
         if options.eager:
             makers["mmcore eager"] = lambda: mmcore_engine(eager=True)
         if not options.no_rival:

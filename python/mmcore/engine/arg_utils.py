@@ -38,7 +38,7 @@ class EngineConfig:
     encoder_budget: int = 0
     encoder_cache_rows: int = 0
     enforce_eager: bool = False
-    encoder_stream: bool = False
+    encoder_stream: bool = True
 
 
 @dataclass(slots=True)
@@ -154,7 +154,7 @@ class EngineArgs:
     pipeline_parallel_size: int = 1
     quantization: str | None = None
     enforce_eager: bool | None = None
-    encoder_stream: bool = False
+    encoder_stream: bool = True
     # Accepted, without effect.
     swap_space: float = 4
     cpu_offload_gb: float = 0

@@ -121,7 +121,7 @@ def build_executor(
     encoder_cache_rows: int = 0,
     mm_input_cache_bytes: int = 0,
     enforce_eager: bool = False,
-    encoder_stream: bool = False,
+    encoder_stream: bool = True,
 ) -> Executor:
     """Load the model, check it on dummy data, plan the memory and allocate the KV cache.
 
