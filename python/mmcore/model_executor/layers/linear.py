@@ -59,6 +59,7 @@ _KERNEL_ROWS: Mapping[torch.dtype, int] = _kernel_rows(ops.cpu_isa())
 # On a GPU: the dtypes of mmcore's kernels; float32 is cuBLAS's.
 _CUDA_DTYPES: frozenset[torch.dtype] = frozenset({torch.bfloat16, torch.float16})
 _CUDA_FEW_ROWS = 16
+_CUDA_MOST_ROWS = 64
 _CUDA_LARGE_WEIGHT = 1 << 22
 
 
@@ -69,7 +70,7 @@ def _cuda_kernel_rows(capability: tuple[int, int]) -> int:
     of cuBLAS for 1 to 64 rows; 0.94x to 0.97x for a weight of 4096x4096 from 32 rows on, where what
     is read early makes up for it in a step.
     """
-    return 64 if capability == (9, 0) else _CUDA_FEW_ROWS
+    return _CUDA_MOST_ROWS if capability == (9, 0) else _CUDA_FEW_ROWS
 
 
 @cache
@@ -89,11 +90,14 @@ def prefers_kernel(x: Tensor, weight: Tensor) -> bool:
         return x.numel() <= x.shape[-1] * _KERNEL_ROWS.get(x.dtype, 0)
     if x.dtype not in _CUDA_DTYPES:
         return False
-    if x.numel() <= x.shape[-1] * _CUDA_FEW_ROWS:
+    elements, width = x.numel(), x.shape[-1]
+    if elements <= width * _CUDA_FEW_ROWS:
         return True
+    if elements > width * _CUDA_MOST_ROWS:  # a prompt's, whose launches the device waits for
+        return False
     if weight.numel() < _CUDA_LARGE_WEIGHT or weight.shape[0] % 8 or weight.stride(0) % 8:
         return False
-    return x.numel() <= x.shape[-1] * _rows_on(x.get_device())
+    return elements <= width * _rows_on(x.get_device())
 
 
 def prefers_projector(x: Tensor, w1: Tensor) -> bool:
