@@ -4,6 +4,7 @@ set(MMCORE_CUDA_TESTS
   ../cpp/ops/sample_oracle.cpp
   activation_test.cpp
   add_test.cpp
+  attention/decode_calls_test.cpp
   attention/decode_test.cpp
   attention/prefill_test.cpp
   attention/varlen_test.cpp
