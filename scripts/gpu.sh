@@ -9,6 +9,7 @@
 # PYTHON     an interpreter with torch for CUDA, pybind11, cmake and ninja (default python3)
 # ARCH       CMake's CUDA architectures (default 90a-real)
 # FILTER     GoogleTest's filter for test and sanitize; FAMILIES the benchmarks' names
+# TOOLS      compute-sanitizer's tools (default racecheck memcheck), SANITIZERS of them side by side (default 6)
 set -uo pipefail
 cd "$(dirname "$0")/.."
 export OUT=${OUT:-build/gpu} PYTHONPATH=$PWD/python:$PWD PYTHONUNBUFFERED=1
@@ -49,13 +50,27 @@ cpp_tests() {
   return $rc
 }
 
+# A process for each test, several side by side: some take minutes under racecheck, and one that is not finished is named.
+sanitized() { # TOOL TEST
+  local log=$OUT/$1.$2.log rc begin=$SECONDS
+  timeout -k 5 "${SANITIZE_SECONDS:-240}" compute-sanitizer --tool "$1" --error-exitcode 9 \
+    build/cuda/tests/cuda/mmcore_cuda_tests --gtest_brief=1 --gtest_filter="$2" >"$log" 2>&1
+  rc=$?
+  grep -q '1 test from 1 test suite ran' "$log" || [[ $rc -ne 0 ]] || rc=1
+  echo "$1 $2: $([[ $rc -eq 0 ]] && echo clean || echo "FAILED ($rc)"), $((SECONDS - begin)) s"
+  [[ $rc -eq 0 ]] || { grep -E '^=========|FAILED' "$log" | head -n 20; }
+  return $rc
+}
+
 sanitizers() {
-  local tool rc=0
-  for tool in memcheck racecheck; do
-    compute-sanitizer --tool "$tool" --error-exitcode 9 \
-      build/cuda/tests/cuda/mmcore_cuda_tests --gtest_brief=1 --gtest_filter="${FILTER:-*Reduced*}" 2>&1 |
-      tee "$OUT/$tool.log" | tail -n 15 || rc=1
-  done
+  local tests test tool rc=0
+  tests=$(build/cuda/tests/cuda/mmcore_cuda_tests --gtest_list_tests --gtest_filter="${FILTER:-*Reduced*}" |
+    awk '/^[^ ]/ { suite = $1 } /^ / { print suite $1 }') || return 1
+  [[ -n $tests ]] || { echo "no test matches ${FILTER:-*Reduced*}"; return 1; }
+  export -f sanitized
+  for tool in ${TOOLS:-racecheck memcheck}; do
+    for test in $tests; do printf '%s %s\n' "$tool" "$test"; done
+  done | xargs -P "${SANITIZERS:-6}" -n 2 bash -c 'sanitized "$@"' - | tee "$OUT/sanitizers.log" || rc=1
   return $rc
 }
 
