@@ -27,6 +27,7 @@ set(MMCORE_CORE_TESTS
   sched/step_builder_test.cpp
   engine/allocation_test.cpp
   engine/deadline_test.cpp
+  engine/engine_headroom_test.cpp
   engine/engine_snapshot_test.cpp
   engine/engine_test.cpp
   engine/failure_test.cpp

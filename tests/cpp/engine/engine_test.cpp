@@ -385,40 +385,5 @@ TEST(Engine, counts_what_it_does) {
   EXPECT_EQ(m.blocks_total, 40);
 }
 
-// However answers end: what was seen of them says how many requests run at once (sched.headroom).
-TEST(Engine, long_answers_that_were_seen_let_fewer_requests_in) {
-  enum class End { kNone, kStopToken, kFinish, kAbort, kLength };
-  constexpr int32_t kSeen = 40;  // tokens of each answer
-  int64_t unseen = 0;
-  for (const End end : {End::kNone, End::kStopToken, End::kFinish, End::kAbort, End::kLength}) {
-    EngineConfig config = small_config();
-    config.enable_prefix_caching = false;
-    config.num_blocks = 161;
-    Harness h(config);
-    for (TokenId i = 0; i < 20 && end != End::kNone; ++i) {
-      Request request = text_request(4, 10 * i, end == End::kLength ? kSeen : 55);
-      request.sampling.min_tokens = kSeen - 1;
-      if (end == End::kStopToken)
-        request.sampling.stop_token_ids = {
-            testing::reference_tokens(request, i + 1, config.vocab_size, {}, kSeen).back()};
-      const RequestId id = h.submit(request);
-      while (h.heard[id].tokens.size() < kSeen) h.step();
-      const Status status = end == End::kFinish  ? h.engine().finish(id)
-                            : end == End::kAbort ? h.engine().abort(id)
-                                                 : Status();
-      EXPECT_TRUE(status.ok());
-      h.run_to_end();
-    }
-    for (TokenId i = 0; i < 60; ++i) h.submit(text_request(4, 10 * i + 5, 55));
-    h.steps(8);
-    const int64_t running = h.engine().metrics().num_running;
-    if (end == End::kNone)
-      unseen = running;
-    else
-      EXPECT_LT(running, unseen - 8) << static_cast<int>(end);
-    h.run_to_end();
-  }
-}
-
 }  // namespace
 }  // namespace mmcore

@@ -170,6 +170,26 @@ TEST(Headroom, a_life_that_is_set_aside_is_given_back_whole) {
   EXPECT_EQ(headroom.blocks_to_enter(*candidate, 0, /*whole_life=*/true), 20);
 }
 
+// One that holds 5 tokens in a block of 16, and grows; another of 4 that grows beside it until it
+// ends. Each is counted with half a block more than its tokens: 200 + 5 - 16 + 4 + 2 * 8 = 209.
+TEST(Headroom, half_of_a_last_block_is_empty) {
+  EngineConfig config = roomy_steps(100);
+  config.block_size = 16;
+  SchedulerWorld world(config);
+  Sequence* running = add_whole(world, 4, 500);
+  world.step();
+  ASSERT_EQ(running->size(), 5);
+  Headroom headroom(resolve_config(config).value());
+  headroom.make(std::vector<Sequence*>{running});
+  const auto blocks = [&](int32_t outputs) {
+    return headroom.blocks_to_enter(*add_whole(world, 4, outputs), 0, /*whole_life=*/false);
+  };
+  EXPECT_EQ(blocks(99), 13);
+  EXPECT_EQ(blocks(100), 14);
+  EXPECT_EQ(blocks(107), 14);
+  EXPECT_EQ(blocks(108), 15);
+}
+
 TEST(Headroom, min_tokens_are_certain) {
   for (const int32_t min_tokens : {0, 70}) {
     SchedulerWorld world(roomy_steps(40));
