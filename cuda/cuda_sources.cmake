@@ -66,6 +66,11 @@ set(MMCORE_CUDA_SOURCES
   matrix/wgmma_144.cu
   matrix/wgmma_192.cu
   matrix/wgmma_192_wide.cu
+  matrix/wgmma_192_quad.cu
+  matrix/wgmma_192_wide_quad.cu
+  matrix/wgmma_256_quad.cu
+  matrix/wgmma_192_wide_f.cu
+  matrix/wgmma_128_quad.cu
   matrix/wgmma_256.cu
   matrix/wgmma_64.cu
   norm.cu

@@ -1,7 +1,9 @@
 // Which wgmma tile a shape gets: the one whose last wave wastes least.
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 
 #include "matrix/alignment.h"
 #include "matrix/problem.h"
@@ -27,6 +29,14 @@ const std::array kChoices = {
     Choice{kTile144, 1.07, 1.07, run_wgmma_144},
     Choice{kTile128, 1.07, 1.07, run_wgmma_128},
     Choice{kTile64, 1.75, 1.75, run_wgmma_64},
+};
+
+const std::array kTrials = {
+    Choice{kTile192Quad, 1.0, 1.0, run_wgmma_192_quad},
+    Choice{kTile192WideQuad, 1.0, 1.0, run_wgmma_192_wide_quad},
+    Choice{kTile256Quad, 1.0, 1.0, run_wgmma_256_quad},
+    Choice{kTile192WideF, 1.0, 1.0, run_wgmma_192_wide_f},
+    Choice{kTile128Quad, 1.0, 1.0, run_wgmma_128_quad},
 };
 
 /// Clusters that run side by side. One of four takes a whole group of four multiprocessors, of
@@ -70,6 +80,12 @@ Status run_wgmma(const char* op, const MatrixProblem& p, const DeviceFacts& fact
                  cudaStream_t stream) {
   const Choice* best = nullptr;
   double least = 0;
+  if (const char* text = std::getenv("MMCORE_WGMMA_TILE");
+      text != nullptr && text[0] != 0 && p.dtype == DType::kBFloat16) {
+    const auto at = static_cast<std::size_t>(std::atoi(text));
+    const Choice& choice = at < kChoices.size() ? kChoices[at] : kTrials.at(at - kChoices.size());
+    return choice.run(op, p, wgmma_blocks(choice.tile, p, facts), stream);
+  }
   for (const Choice& choice : kChoices) {
     const double cycles = estimate(choice, p, facts.multiprocessors);
     if (best == nullptr || cycles < least) {

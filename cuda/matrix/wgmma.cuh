@@ -9,7 +9,11 @@
 
 #include <cuda.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 
 #include "device/hopper.cuh"
 #include "device/hopper_products.cuh"
@@ -163,10 +167,10 @@ __device__ __forceinline__ void consume(const Stages<C>& stages, const WgmmaPara
   for (bool first = warpgroup == 0; tile < tiles; tile += stride, first = false) {
     // In turns: stages are waited for only after the other warpgroup has waited for all of its own.
     // A parity tells a stage's filling from the one before, not from the one before that.
-    if (kTurns && !first) turn_wait(warpgroup);
     const TileAt at = TileAt::of<C>(tile, in_f, in_t, p);
     const int feature = at.f + first_feature;
     const TileNotes<C> notes(p, feature, at.t, thread);
+    if (kTurns && !first) turn_wait(warpgroup);
     int previous = 0;
     for (int i = 0; i < steps; ++i) {
       barrier_wait(stages.full(ring.stage), ring.parity);
@@ -244,6 +248,32 @@ __global__ void __launch_bounds__(C::kThreads, 1)
 #endif
 }
 
+/// Clusters that find multiprocessors of their own at once: of four blocks, as many as groups of
+/// multiprocessors have room for, which differs from chip to chip. Asked once.
+template <class C>
+int clusters_at_once() {
+  static std::atomic<int> most = -1;
+  if (most < 0) {
+    cudaLaunchAttribute cluster{};
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim = {C::kCluster, 1, 1};
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(C::kCluster);
+    config.blockDim = dim3(C::kThreads);
+    config.dynamicSmemBytes = C::kSharedBytes;
+    config.attrs = &cluster;
+    config.numAttrs = 1;
+    int found = 0;
+    if (cudaOccupancyMaxActiveClusters(&found, wgmma_kernel<C>, &config) != cudaSuccess) {
+      static_cast<void>(cudaGetLastError());
+      found = 1;
+    }
+    if (std::getenv("MMCORE_WGMMA_SAY") != nullptr) std::printf("clusters of %d: %d\n", C::kCluster, found);
+    most = found;
+  }
+  return most;
+}
+
 /// Launches one tile shape; p.dtype is that of C.
 template <class C>
 Status launch_wgmma(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream) {
@@ -253,7 +283,10 @@ Status launch_wgmma(const char* op, const MatrixProblem& p, int blocks, cudaStre
   MMCORE_RETURN_IF_ERROR(row_map(op, p.dtype, p.x, p.tokens, p.k, p.x_stride,
                                  C::kTokens / C::kClusterF, C::kK, map_x));
   MMCORE_RETURN_IF_ERROR(allow_shared(op, wgmma_kernel<C>, C::kSharedBytes));
-  constexpr int kGroupTokens = 2048;  // with 16 tiles of features: little is read twice from memory
+  if (C::kCluster > 2) blocks = std::min(blocks, clusters_at_once<C>() * C::kCluster);
+  if (const char* most = std::getenv("MMCORE_WGMMA_BLOCKS")) blocks = std::min(blocks, std::atoi(most));
+  const char* group_text = std::getenv("MMCORE_WGMMA_GROUP");
+  const int kGroupTokens = group_text != nullptr ? std::atoi(group_text) : 2048;  // with 16 tiles of features: little is read twice from memory
   const WgmmaTiles tiles = tiles_of(C::kTile, p.tokens, p.n);
   const WgmmaParams params{.bias = p.bias,
                            .target = {p.out, p.out_stride, p.rows, p.out_rows},

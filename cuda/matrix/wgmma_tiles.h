@@ -21,6 +21,11 @@ inline constexpr WgmmaTile kTile192 = {128, 192, 2, 1, true};
 inline constexpr WgmmaTile kTile192Wide = {256, 192, 1, 2, false};
 inline constexpr WgmmaTile kTile144 = {128, 144, 2, 1, false};  // four cover a picture's 576 rows
 inline constexpr WgmmaTile kTile128 = {128, 128, 2, 1, true};
+inline constexpr WgmmaTile kTile192Quad = {128, 192, 2, 2, true};
+inline constexpr WgmmaTile kTile192WideQuad = {256, 192, 2, 2, false};
+inline constexpr WgmmaTile kTile256Quad = {128, 256, 2, 2, false};
+inline constexpr WgmmaTile kTile192WideF = {256, 192, 2, 1, false};
+inline constexpr WgmmaTile kTile128Quad = {128, 128, 2, 2, true};
 inline constexpr WgmmaTile kTile64 = {128, 64, 1, 1, true};
 
 /// Clusters' tiles along features and tokens.
@@ -43,6 +48,11 @@ Status run_wgmma_192(const char* op, const MatrixProblem& p, int blocks, cudaStr
 Status run_wgmma_192_wide(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
 Status run_wgmma_144(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
 Status run_wgmma_128(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
+Status run_wgmma_192_quad(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
+Status run_wgmma_192_wide_quad(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
+Status run_wgmma_256_quad(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
+Status run_wgmma_192_wide_f(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
+Status run_wgmma_128_quad(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
 Status run_wgmma_64(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
 
 }  // namespace mmcore::cuda
