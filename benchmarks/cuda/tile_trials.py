@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from mmcore._C import ops
 
-TILES = ("256", "192", "192wide", "144", "128", "64", "192quad", "192widequad", "256quad", "192widef", "128quad")  # fmt: skip
+TILES = ("256", "192", "192wide", "144", "128", "64", "192quad", "192widequad", "256quad", "192widef", "128quad", "192late")  # fmt: skip
 samples: list[tuple[float, float, float]] = []
 
 
@@ -61,7 +61,10 @@ def trial(title, tokens, n, k, act, scatter, names, slice_ms, rounds=3):
     sets = max(1, min(4, (160 << 20) // (2 * (tokens * (n + k) + n * k)) + 1))
     x = [torch.randn(tokens, k, device="cuda").bfloat16() for _ in range(sets)]
     w = [(torch.randn(n, k, device="cuda") / k**0.5).bfloat16() for _ in range(sets)]
-    out = [torch.empty(tokens + tokens // 8, n, device="cuda", dtype=torch.bfloat16) for _ in range(sets)]
+    out = [
+        torch.empty(tokens + tokens // 8, n, device="cuda", dtype=torch.bfloat16)
+        for _ in range(sets)
+    ]
     bias = torch.randn(n, device="cuda").bfloat16() if act or scatter else None
     rows = (torch.arange(tokens, device="cuda") + torch.arange(tokens, device="cuda") // 576 * 65) if scatter else None  # fmt: skip
     graphs, first = {}, None
@@ -115,7 +118,10 @@ def trial(title, tokens, n, k, act, scatter, names, slice_ms, rounds=3):
         seen = ""
         if clocks:
             seen = f" {statistics.mean(c[1] for c in clocks):5.0f} MHz {statistics.mean(c[2] for c in clocks):4.0f} W ({len(clocks)})"
-        print(f"{title:10} {name:32} {us:8.1f} us {2e-6 * tokens * n * k / us:4.0f} TF {base / us:5.3f} {min(times):8.1f}{seen}{wrong}", flush=True)
+        print(
+            f"{title:10} {name:32} {us:8.1f} us {2e-6 * tokens * n * k / us:4.0f} TF {base / us:5.3f} {min(times):8.1f}{seen}{wrong}",
+            flush=True,
+        )
     del graphs
     torch.cuda.empty_cache()
 
@@ -129,7 +135,12 @@ def names_of_rival(shapes):
             F.linear(x, w)
             torch.cuda.synchronize()
     for event in seen.events():
-        if "gemm" in event.name or "nvjet" in event.name or "cutlass" in event.name or "splitK" in event.name:
+        if (
+            "gemm" in event.name
+            or "nvjet" in event.name
+            or "cutlass" in event.name
+            or "splitK" in event.name
+        ):
             print(event.name[:150])
 
 

@@ -37,6 +37,7 @@ const std::array kTrials = {
     Choice{kTile256Quad, 1.0, 1.0, run_wgmma_256_quad},
     Choice{kTile192WideF, 1.0, 1.0, run_wgmma_192_wide_f},
     Choice{kTile128Quad, 1.0, 1.0, run_wgmma_128_quad},
+    Choice{kTile192Late, 1.0, 1.0, run_wgmma_192_late},
 };
 
 /// Clusters that run side by side. One of four takes a whole group of four multiprocessors, of

@@ -201,8 +201,111 @@ __device__ __forceinline__ void consume(const Stages<C>& stages, const WgmmaPara
     for (int a = 0; a < C::kAtoms; ++a) hold(acc[a]);
     release<C>(stages.empty(previous), lane, rank);
     if (kTurns) ring.skip(steps);
-    store_tile<C>(acc, notes, feature, thread, stages.out(warpgroup), 3 + warpgroup, p);
+    put_rows(notes, thread, stages.out(warpgroup));
+    store_atoms<C>(acc, notes.bias, feature, thread, stages.out(warpgroup), 3 + warpgroup, p);
   }
+}
+
+template <class C>
+__device__ __forceinline__ void multiply_atom(float (&acc)[C::kTokens / 2], const Operand& w,
+                                              const Operand& x, int atom, bool add) {
+#pragma unroll
+  for (int step = 0; step < C::kK / 16; ++step) {
+    multiply_shared<typename C::T>(acc, w.at(step * 32 + atom * 64 * 128), x.at(step * 32),
+                                   step > 0 || add);
+  }
+}
+
+/// As consume, of two atoms a warpgroup: the second one is stored while the first one of the next
+/// tile multiplies what the stages hold.
+template <class C>
+__device__ __forceinline__ void consume_late(const Stages<C>& stages, const WgmmaParams& p,
+                                             int rank, int warpgroup) {
+  const int in_f = rank % C::kClusterF, in_t = rank / C::kClusterF;
+  const int thread = threadIdx.x & 127, lane = thread & 31;
+  const int first_feature = warpgroup * 128;
+  const int steps = (p.k + C::kK - 1) / C::kK;
+  const int clusters = gridDim.x / C::kCluster, tiles = p.tiles_f * p.tiles_t;
+  const uint32_t out = stages.out(warpgroup);
+  Ring<C::kStages> ring;
+  wait_for_predecessor();
+  float acc[1][C::kTokens / 2], late[1][C::kTokens / 2];
+  float late_bias[1][2] = {};
+  int late_feature = -1;
+  int previous = 0;
+  const auto multiply_both = [&](int begin) {
+    for (int i = begin; i < steps; ++i) {
+      barrier_wait(stages.full(ring.stage), ring.parity);
+      const Operand w(stages.weights(ring.stage) + first_feature * 128);
+      const Operand x(stages.tokens(ring.stage));
+      hold(acc[0]);
+      hold(late[0]);
+      begin_products();
+#pragma unroll
+      for (int step = 0; step < C::kK / 16; ++step) {
+        multiply_shared<typename C::T>(acc[0], w.at(step * 32), x.at(step * 32), i + step > 0);
+        multiply_shared<typename C::T>(late[0], w.at(step * 32 + 64 * 128), x.at(step * 32),
+                                       i + step > 0);
+      }
+      commit_products();
+      await_products<1>();
+      hold(acc[0]);
+      hold(late[0]);
+      if (i > 0) release<C>(stages.empty(previous), lane, rank);
+      previous = ring.stage;
+      ring.next();
+    }
+    await_products<0>();
+    hold(acc[0]);
+    hold(late[0]);
+    release<C>(stages.empty(previous), lane, rank);
+  };
+  int tile = blockIdx.x / C::kCluster;
+  if (tile >= tiles) return;
+  TileAt at = TileAt::of<C>(tile, in_f, in_t, p);
+  TileNotes<C> notes(p, at.f + first_feature, at.t, thread);
+  multiply_both(0);
+  while (true) {
+    put_rows(notes, thread, out);
+    const float bias[1][2] = {{notes.bias[0][0], notes.bias[0][1]}};
+    store_atoms<C>(acc, bias, at.f + first_feature, thread, out, 3 + warpgroup, p);
+    late_feature = at.f + first_feature + 64;
+    late_bias[0][0] = notes.bias[1][0];
+    late_bias[0][1] = notes.bias[1][1];
+    tile += clusters;
+    if (tile >= tiles) break;
+    at = TileAt::of<C>(tile, in_f, in_t, p);
+    notes = TileNotes<C>(p, at.f + first_feature, at.t, thread);
+    Ring<C::kStages> early = ring;
+#pragma unroll
+    for (int i = 0; i < C::kStages; ++i, early.next()) {
+      barrier_wait(stages.full(early.stage), early.parity);
+      const Operand w(stages.weights(early.stage) + first_feature * 128);
+      const Operand x(stages.tokens(early.stage));
+      hold(acc[0]);
+      begin_products();
+      multiply_atom<C>(acc[0], w, x, 0, i > 0);
+      commit_products();
+    }
+    store_atoms<C>(late, late_bias, late_feature, thread, out, 3 + warpgroup, p);
+#pragma unroll
+    for (int i = 0; i < C::kStages; ++i) {
+      const Operand w(stages.weights(ring.stage) + first_feature * 128);
+      const Operand x(stages.tokens(ring.stage));
+      hold(late[0]);
+      begin_products();
+      multiply_atom<C>(late[0], w, x, 1, i > 0);
+      commit_products();
+      await_products<1>();
+      hold(late[0]);
+      if (i > 0) release<C>(stages.empty(previous), lane, rank);
+      previous = ring.stage;
+      ring.next();
+    }
+    hold(acc[0]);
+    multiply_both(C::kStages);
+  }
+  store_atoms<C>(late, late_bias, late_feature, thread, out, 3 + warpgroup, p);
 }
 
 }  // namespace hopper
@@ -239,7 +342,11 @@ __global__ void __launch_bounds__(C::kThreads, 1)
     __syncwarp();
   } else {
     take_registers<232>();
-    consume<C>(stages, p, rank, static_cast<int>(threadIdx.x) / 128 - 1);
+    if constexpr (C::kTile.late) {
+      consume_late<C>(stages, p, rank, static_cast<int>(threadIdx.x) / 128 - 1);
+    } else {
+      consume<C>(stages, p, rank, static_cast<int>(threadIdx.x) / 128 - 1);
+    }
   }
   // Others still arrive at this block's barriers.
   if constexpr (C::kCluster > 1) cluster_sync();
@@ -268,7 +375,8 @@ int clusters_at_once() {
       static_cast<void>(cudaGetLastError());
       found = 1;
     }
-    if (std::getenv("MMCORE_WGMMA_SAY") != nullptr) std::printf("clusters of %d: %d\n", C::kCluster, found);
+    if (std::getenv("MMCORE_WGMMA_SAY") != nullptr)
+      std::printf("clusters of %d: %d\n", C::kCluster, found);
     most = found;
   }
   return most;
@@ -284,9 +392,12 @@ Status launch_wgmma(const char* op, const MatrixProblem& p, int blocks, cudaStre
                                  C::kTokens / C::kClusterF, C::kK, map_x));
   MMCORE_RETURN_IF_ERROR(allow_shared(op, wgmma_kernel<C>, C::kSharedBytes));
   if (C::kCluster > 2) blocks = std::min(blocks, clusters_at_once<C>() * C::kCluster);
-  if (const char* most = std::getenv("MMCORE_WGMMA_BLOCKS")) blocks = std::min(blocks, std::atoi(most));
+  if (const char* most = std::getenv("MMCORE_WGMMA_BLOCKS"))
+    blocks = std::min(blocks, std::atoi(most));
   const char* group_text = std::getenv("MMCORE_WGMMA_GROUP");
-  const int kGroupTokens = group_text != nullptr ? std::atoi(group_text) : 2048;  // with 16 tiles of features: little is read twice from memory
+  const int kGroupTokens =
+      group_text != nullptr ? std::atoi(group_text)
+                            : 2048;  // with 16 tiles of features: little is read twice from memory
   const WgmmaTiles tiles = tiles_of(C::kTile, p.tokens, p.n);
   const WgmmaParams params{.bias = p.bias,
                            .target = {p.out, p.out_stride, p.rows, p.out_rows},

@@ -2,7 +2,8 @@
 
 namespace mmcore::cuda {
 
-Status run_wgmma_192_wide_f(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream) {
+Status run_wgmma_192_wide_f(const char* op, const MatrixProblem& p, int blocks,
+                            cudaStream_t stream) {
   return launch_wgmma<WgmmaConfig<__nv_bfloat16, kTile192WideF>>(op, p, blocks, stream);
 }
 

@@ -47,13 +47,10 @@ struct TileNotes {
   }
 };
 
-/// acc [kAtoms][tokens / 8][4] of 64 features a piece, from feature f on. `out`: the warpgroup's
-/// own kOutBytes of shared memory; `barrier` its named barrier. Ends with all of them read.
+/// Where rows go, to the warpgroup's own kOutBytes of shared memory at `out`. Read behind the first
+/// barrier of store_atoms.
 template <class C>
-__device__ __forceinline__ void store_tile(float (&acc)[C::kAtoms][C::kTokens / 2],
-                                           const TileNotes<C>& notes, int f, int thread,
-                                           uint32_t out, int barrier, const WgmmaParams& p) {
-  using T = typename C::T;
+__device__ __forceinline__ void put_rows(const TileNotes<C>& notes, int thread, uint32_t out) {
 #pragma unroll
   for (int i = 0; i < TileNotes<C>::kRows; ++i) {
     if (thread + i * 128 < C::kTokens) {
@@ -62,11 +59,20 @@ __device__ __forceinline__ void store_tile(float (&acc)[C::kAtoms][C::kTokens / 
                    : "memory");
     }
   }
+}
+
+/// acc [kCount][tokens / 8][4] of 64 features a piece, from feature f on. `out` as put_rows had it;
+/// `barrier` the warpgroup's named barrier. Ends with all of them read.
+template <class C, int kCount>
+__device__ __forceinline__ void store_atoms(float (&acc)[kCount][C::kTokens / 2],
+                                            const float (&bias)[kCount][2], int f, int thread,
+                                            uint32_t out, int barrier, const WgmmaParams& p) {
+  using T = typename C::T;
 #pragma unroll
-  for (int a = 0; a < C::kAtoms; ++a) {
+  for (int a = 0; a < kCount; ++a) {
     if (p.bias != nullptr) {
 #pragma unroll
-      for (int i = 0; i < C::kTokens / 2; ++i) acc[a][i] += notes.bias[a][(i >> 1) & 1];
+      for (int i = 0; i < C::kTokens / 2; ++i) acc[a][i] += bias[a][(i >> 1) & 1];
     }
     activate<false>(acc[a], p.act);
   }
@@ -74,7 +80,7 @@ __device__ __forceinline__ void store_tile(float (&acc)[C::kAtoms][C::kTokens / 
   // As store_transposed takes them: two blocks of 8 features for each of two of 8 tokens.
   const uint32_t to = out + ((lane >> 4) * 8 + (lane & 7)) * C::kSliceStride +
                       (warp * 16 + (lane >> 3 & 1) * 8) * 2;
-  constexpr int kPieces = C::kAtoms * 8;  // of 16 bytes in a row
+  constexpr int kPieces = kCount * 8;  // of 16 bytes in a row
   constexpr int kRowsAtOnce = 128 / kPieces;
   const int piece = thread % kPieces, row = thread / kPieces;
   const bool there = f + piece * 8 < p.n;
@@ -83,7 +89,7 @@ __device__ __forceinline__ void store_tile(float (&acc)[C::kAtoms][C::kTokens / 
 #pragma unroll
     for (int t = 0; t < C::kSlice; t += 16) {
 #pragma unroll
-      for (int a = 0; a < C::kAtoms; ++a) {
+      for (int a = 0; a < kCount; ++a) {
         const int at = (first + t) / 2;  // 8 tokens are 4 sums of a thread
         const uint32_t words[4] = {
             pack<T>(acc[a][at], acc[a][at + 1]), pack<T>(acc[a][at + 2], acc[a][at + 3]),

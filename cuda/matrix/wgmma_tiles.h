@@ -14,6 +14,7 @@ struct WgmmaTile {
   int features, tokens;
   int cluster_f, cluster_t;
   bool turns;
+  bool late = false;
 };
 
 inline constexpr WgmmaTile kTile256 = {128, 256, 2, 1, false};
@@ -24,6 +25,7 @@ inline constexpr WgmmaTile kTile128 = {128, 128, 2, 1, true};
 inline constexpr WgmmaTile kTile192Quad = {128, 192, 2, 2, true};
 inline constexpr WgmmaTile kTile192WideQuad = {256, 192, 2, 2, false};
 inline constexpr WgmmaTile kTile256Quad = {128, 256, 2, 2, false};
+inline constexpr WgmmaTile kTile192Late = {256, 192, 2, 2, false, true};
 inline constexpr WgmmaTile kTile192WideF = {256, 192, 2, 1, false};
 inline constexpr WgmmaTile kTile128Quad = {128, 128, 2, 2, true};
 inline constexpr WgmmaTile kTile64 = {128, 64, 1, 1, true};
@@ -49,9 +51,12 @@ Status run_wgmma_192_wide(const char* op, const MatrixProblem& p, int blocks, cu
 Status run_wgmma_144(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
 Status run_wgmma_128(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
 Status run_wgmma_192_quad(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
-Status run_wgmma_192_wide_quad(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
+Status run_wgmma_192_wide_quad(const char* op, const MatrixProblem& p, int blocks,
+                               cudaStream_t stream);
 Status run_wgmma_256_quad(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
-Status run_wgmma_192_wide_f(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
+Status run_wgmma_192_late(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
+Status run_wgmma_192_wide_f(const char* op, const MatrixProblem& p, int blocks,
+                            cudaStream_t stream);
 Status run_wgmma_128_quad(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
 Status run_wgmma_64(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
 
