@@ -4,8 +4,10 @@
 #include <cuda_fp16.h>
 #include <cuda_fp8.h>
 
+#include <cstdlib>
 #include <initializer_list>
 #include <string>
+#include <type_traits>
 
 #include "attention/decode_params.h"
 
@@ -64,6 +66,7 @@ DecodeParams params_of(const ops::AttentionProblem& p, const DecodeWork& work) {
           .max_rows = work.max_rows,
           .units = ops::units_of(p.kv_heads, p.heads / p.kv_heads),
           .teams = false,
+          .by_head = std::getenv("MMCORE_DECODE_ORDER") != nullptr,
           .group = p.heads / p.kv_heads,
           .head_dim = p.head_dim,
           .window = p.window,
@@ -75,24 +78,34 @@ DecodeParams params_of(const ops::AttentionProblem& p, const DecodeWork& work) {
           .kv_dtype = p.kv_dtype};
 }
 
+template <class T, class KV, int kDim>
+Status launch_kv(const DecodeParams& params, int32_t workers, const DeviceFacts& facts,
+                 cudaStream_t stream) {
+  if constexpr (std::is_same_v<KV, __nv_fp8_e4m3>) {
+    return launch_decode_float8<T, kDim>(params, workers, facts, stream);
+  } else {
+    return launch_decode_rows<T, KV, kDim>(params, workers, facts, stream);
+  }
+}
+
 template <class T, class KV>
 Status launch_dim(const DecodeParams& params, int32_t workers, const DeviceFacts& facts,
                   cudaStream_t stream) {
   switch (params.head_dim) {
     case 32:
-      return launch_decode_rows<T, KV, 32>(params, workers, facts, stream);
+      return launch_kv<T, KV, 32>(params, workers, facts, stream);
     case 64:
-      return launch_decode_rows<T, KV, 64>(params, workers, facts, stream);
+      return launch_kv<T, KV, 64>(params, workers, facts, stream);
     case 72:
-      return launch_decode_rows<T, KV, 72>(params, workers, facts, stream);
+      return launch_kv<T, KV, 72>(params, workers, facts, stream);
     case 80:
-      return launch_decode_rows<T, KV, 80>(params, workers, facts, stream);
+      return launch_kv<T, KV, 80>(params, workers, facts, stream);
     case 96:
-      return launch_decode_rows<T, KV, 96>(params, workers, facts, stream);
+      return launch_kv<T, KV, 96>(params, workers, facts, stream);
     case 128:
-      return launch_decode_rows<T, KV, 128>(params, workers, facts, stream);
+      return launch_kv<T, KV, 128>(params, workers, facts, stream);
     case 256:
-      return launch_decode_rows<T, KV, 256>(params, workers, facts, stream);
+      return launch_kv<T, KV, 256>(params, workers, facts, stream);
     default:
       return Status::unsupported("paged_attention: no decode kernel for head dim " +
                                  std::to_string(params.head_dim));

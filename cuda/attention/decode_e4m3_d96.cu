@@ -1,11 +1,10 @@
-#include "attention/decode_mma.cuh"
+#include "attention/decode_streams.cuh"
 
 namespace mmcore::cuda {
 
-template Status launch_decode_rows<__nv_bfloat16, __nv_fp8_e4m3, 96>(const DecodeParams&, int32_t,
-                                                                     const DeviceFacts&,
-                                                                     cudaStream_t);
-template Status launch_decode_rows<__half, __nv_fp8_e4m3, 96>(const DecodeParams&, int32_t,
-                                                              const DeviceFacts&, cudaStream_t);
+template Status launch_decode_float8<__nv_bfloat16, 96>(const DecodeParams&, int32_t,
+                                                        const DeviceFacts&, cudaStream_t);
+template Status launch_decode_float8<__half, 96>(const DecodeParams&, int32_t, const DeviceFacts&,
+                                                 cudaStream_t);
 
 }  // namespace mmcore::cuda

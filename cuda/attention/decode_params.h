@@ -34,6 +34,7 @@ struct DecodeParams {
   int32_t max_rows;
   int32_t units;  // of a sequence
   bool teams;     // blocks are in clusters of kDecodeCluster
+  bool by_head;
 
   int32_t group;
   int32_t head_dim;
@@ -52,6 +53,9 @@ struct DecodeParams {
 template <class T, class KV, int kDim>
 Status launch_decode_rows(const DecodeParams& params, int32_t workers, const DeviceFacts& facts,
                           cudaStream_t stream);
+template <class T, int kDim>
+Status launch_decode_float8(const DecodeParams& params, int32_t workers, const DeviceFacts& facts,
+                            cudaStream_t stream);
 /// One value at a time in float32: any float types, any alignment.
 Status launch_decode_plain(const DecodeParams& params, int32_t workers, cudaStream_t stream);
 

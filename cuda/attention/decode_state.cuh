@@ -57,6 +57,9 @@ struct DecodeState {
   static constexpr bool kScaled = !std::is_same_v<Key, T>;
   using Sums = DecodeSums<KV, kDim, kColumns>;
 
+  // How far scores in base 2 may be above the maximum that weights are based on.
+  static constexpr float kSlack = 8;
+
   uint32_t q[Tile::kSteps][kColumns][2];
   float out[Tile::kSteps][kColumns][4];
   float top[kColumns][2];
@@ -72,15 +75,22 @@ struct DecodeState {
       const int row = 8 * n + lane / 4;
       const DecodeRow at = row_of(p, u, min(row, u.rows - 1));
       const char* from = p.q + at.query * p.q_row_stride + at.head * p.q_head_stride;
+      if (Tile::kWide && reinterpret_cast<uintptr_t>(from) % 16 == 0) {
+        load_wide_queries(from, n, row < u.rows, lane);
+      } else {
+#pragma unroll
+        for (int s = 0; s < Tile::kSteps; ++s) {
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+            const int dim = query_dim<KV, kDim>(s, half, lane);
+            q[s][n][half] = row < u.rows && dim < kDim
+                                ? __ldcg(reinterpret_cast<const unsigned int*>(from + 2 * dim))
+                                : 0u;
+          }
+        }
+      }
 #pragma unroll
       for (int s = 0; s < Tile::kSteps; ++s) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int dim = 16 * s + query_dim<KV>(half, lane);
-          q[s][n][half] = row < u.rows && dim < kDim
-                              ? __ldcg(reinterpret_cast<const unsigned int*>(from + 2 * dim))
-                              : 0u;
-        }
 #pragma unroll
         for (int i = 0; i < 4; ++i) out[s][n][i] = 0;
       }
@@ -96,6 +106,21 @@ struct DecodeState {
     }
     all_begin = p.window > 0 ? max(0, u.keys - p.window) : 0;
     all_end = p.causal ? u.keys - u.queries + 1 : u.keys;
+  }
+
+  /// Of wide rows a thread's dims of 4 steps are 32 bytes of queries.
+  __device__ __forceinline__ void load_wide_queries(const char* from, int n, bool there, int lane) {
+    if constexpr (Tile::kWide) {
+#pragma unroll
+      for (int s = 0; s < Tile::kSteps; s += 2) {
+        const int dim = query_dim<KV, kDim>(s, 0, lane);
+        const uint4 x = there ? __ldcg(reinterpret_cast<const uint4*>(from + 2 * dim)) : uint4{};
+        q[s][n][0] = x.x;
+        q[s][n][1] = x.y;
+        q[s + 1][n][0] = x.z;
+        q[s + 1][n][1] = x.w;
+      }
+    }
   }
 
   /// Queries of column n from T to Key. Lanes with the same lane / 4 have a row.
@@ -139,12 +164,25 @@ struct DecodeState {
     float x[kColumns][4];
     {
       float sums[2][kColumns][4] = {};  // two chains: a multiplication waits for the one before
+      if constexpr (Tile::kWide) {
 #pragma unroll
-      for (int s = 0; s < Tile::kSteps; ++s) {
-        uint32_t keys[4];
-        load_keys<KV, kDim>(keys, k, s, lane);
+        for (int s = 0; s < Tile::kSteps; s += 4) {
+          uint32_t keys[4][4];
+          load_wide_keys<KV, kDim>(keys, k, s, lane);
 #pragma unroll
-        for (int n = 0; n < kColumns; ++n) multiply<Key>(sums[s & 1][n], keys, q[s][n]);
+          for (int i = 0; i < 4; ++i) {
+#pragma unroll
+            for (int n = 0; n < kColumns; ++n) multiply<Key>(sums[i & 1][n], keys[i], q[s + i][n]);
+          }
+        }
+      } else {
+#pragma unroll
+        for (int s = 0; s < Tile::kSteps; ++s) {
+          uint32_t keys[4];
+          load_keys<KV, kDim>(keys, k, s, lane);
+#pragma unroll
+          for (int n = 0; n < kColumns; ++n) multiply<Key>(sums[s & 1][n], keys, q[s][n]);
+        }
       }
 #pragma unroll
       for (int n = 0; n < kColumns; ++n) {
@@ -166,6 +204,34 @@ struct DecodeState {
         }
       }
     }
+    if constexpr (sizeof(KV) == 1) {
+      // Weights up to 2^8 are as exact as others: most tiles need neither a maximum nor scaling.
+      bool too_high = false;
+#pragma unroll
+      for (int n = 0; n < kColumns; ++n) {
+#pragma unroll
+        for (int c = 0; c < 2; ++c) {
+          too_high |= fmaxf(x[n][c], x[n][c + 2]) > top[n][c] + kSlack;
+        }
+      }
+      if (__any_sync(kFullWarp, too_high)) raise(x);
+    } else {
+      raise(x);
+    }
+#pragma unroll
+    for (int n = 0; n < kColumns; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        x[n][i] = fast_exp2(x[n][i] - top[n][i & 1]);
+        weights[n][i & 1] += x[n][i];
+      }
+      weight[n][0] = transposed(packed<Value>(x[n][0], x[n][1]));
+      weight[n][1] = transposed(packed<Value>(x[n][2], x[n][3]));
+    }
+  }
+
+  /// Maxima are those of the scores, too, and sums as they are with these.
+  __device__ __forceinline__ void raise(const float (&x)[kColumns][4]) {
     float keep[kColumns][2];
     bool higher = false;
 #pragma unroll
@@ -195,25 +261,46 @@ struct DecodeState {
         }
       }
     }
-#pragma unroll
-    for (int n = 0; n < kColumns; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        x[n][i] = fast_exp2(x[n][i] - top[n][i & 1]);
-        weights[n][i & 1] += x[n][i];
-      }
-      weight[n][0] = transposed(packed<Value>(x[n][0], x[n][1]));
-      weight[n][1] = transposed(packed<Value>(x[n][2], x[n][3]));
-    }
   }
 
   __device__ __forceinline__ void add(uint32_t v, int lane, const uint32_t (&weight)[kColumns][2]) {
+    if constexpr (Tile::kWide) {
+#pragma unroll
+      for (int s = 0; s < Tile::kSteps; s += 2) {
+        uint32_t values[2][4];
+        load_wide_values<KV, kDim>(values, v, s, lane);
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+#pragma unroll
+          for (int n = 0; n < kColumns; ++n) multiply<Value>(out[s + i][n], values[i], weight[n]);
+        }
+      }
+    } else {
+#pragma unroll
+      for (int s = 0; s < Tile::kSteps; ++s) {
+        uint32_t values[4];
+        load_values<KV, kDim>(values, v, s, lane);
+#pragma unroll
+        for (int n = 0; n < kColumns; ++n) multiply<Value>(out[s][n], values, weight[n]);
+      }
+    }
+  }
+
+  /// The sum of row 8 n + 2 (lane % 4) + c over all keys.
+  __device__ __forceinline__ float sum_of_weights(int n, int c) const {
+    float sum = weights[n][c];
+#pragma unroll
+    for (int step = 4; step < 32; step *= 2) sum += __shfl_xor_sync(kFullWarp, sum, step);
+    return sum;
+  }
+  /// put(dim, values of dims dim and dim + 1) for this thread's dims of that row. Of e4m3.
+  template <class Put>
+  __device__ __forceinline__ void each_pair(int n, int c, int lane, Put put) const {
+    static_assert(sizeof(KV) == 1, "a thread's dims lie side by side");
 #pragma unroll
     for (int s = 0; s < Tile::kSteps; ++s) {
-      uint32_t values[4];
-      load_values<KV, kDim>(values, v, s, lane);
-#pragma unroll
-      for (int n = 0; n < kColumns; ++n) multiply<Value>(out[s][n], values, weight[n]);
+      const int dim = 16 * s + value_dim<KV>(0, lane);
+      if (dim < kDim) put(dim, make_float2(out[s][n][c], out[s][n][c + 2]));
     }
   }
 

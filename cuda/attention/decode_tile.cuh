@@ -18,22 +18,36 @@ struct DecodeTile {
   static constexpr int kSteps = (kDim + 15) / 16;  // of 16 dims
   static constexpr int kChunkBytes = kDim * kElement % 16 == 0 ? 16 : 8;
   static constexpr int kChunks = kDim * kElement / kChunkBytes;  // in a key's row
-  static constexpr bool kSwizzled = kChunkBytes == 16 && kChunks % 8 == 0;
+  // Rows of e4m3 that are read in pieces of 16 bytes, 64 dims at a time.
+  static constexpr bool kWide = kElement == 1 && kDim % 64 == 0;
+  static constexpr bool kSwizzled = kWide || (kChunkBytes == 16 && kChunks % 8 == 0);
   // An odd number of 16 bytes, or a swizzle, puts 8 rows' pieces into different banks.
   static constexpr int kRowBytes = kSwizzled ? kChunks * 16 : ((kElement * kSteps) | 1) * 16;
   static constexpr int kBytes = kKeys * kRowBytes;  // of K or V
   static constexpr int kStageBytes = 2 * kBytes;
-  static constexpr int kStages = kElement == 1 && kDim == 128 ? 4 : kStageBytes > 2048 ? 3 : 4;
+  static constexpr int kStages = kElement == 1 && kDim == 128  ? 4
+                                 : kStageBytes > 2048 || kWide ? 3
+                                                               : 4;
   // A row of less than a line of the cache lies beside other heads' rows, which are not wanted yet.
   static constexpr bool kWholeLines = kElement == 2 || kDim % 128 == 0;
   static constexpr int kWarpBytes = kStages * kStageBytes;
 
+  /// Wide rows: pieces [4 h, 4 h + 4) of two rows, and piece c of 8, lie in different banks.
+  static __device__ __forceinline__ int swizzle(int row) {
+    if constexpr (!kSwizzled) {
+      return 0;
+    } else if constexpr (kWide) {
+      return ((row >> 1) & 3) | (kDim > 64 ? (row & 1) << 2 : 0);
+    } else {
+      return row & 7;
+    }
+  }
   static __device__ __forceinline__ int offset(int row, int chunk) {
-    return row * kRowBytes + (kSwizzled ? chunk ^ (row & 7) : chunk) * kChunkBytes;
+    return row * kRowBytes + (chunk ^ swizzle(row)) * kChunkBytes;
   }
   /// The 16 bytes that step `s` of a row of e4m3 has.
   static __device__ __forceinline__ int step_offset(int row, int s) {
-    return row * kRowBytes + (kSwizzled ? s ^ (row & 7) : s) * 16;
+    return row * kRowBytes + (s ^ swizzle(row)) * 16;
   }
 };
 
@@ -89,6 +103,12 @@ __device__ __forceinline__ uint32_t load_word(uint32_t at) {
   uint32_t x;
   asm volatile("ld.shared.u32 %0, [%1];" : "=r"(x) : "r"(at) : "memory");
   return x;
+}
+__device__ __forceinline__ void load_words(uint32_t (&x)[4], uint32_t at) {
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+               : "r"(at)
+               : "memory");
 }
 __device__ __forceinline__ uint32_t transposed(uint32_t x) {
   uint32_t y;
@@ -168,10 +188,29 @@ __device__ __forceinline__ void load_keys(uint32_t (&x)[4], uint32_t tile, int s
     widen(load_word(at + 8 * Tile::kRowBytes), x[1], x[3]);
   }
 }
-/// The dim that half a right operand of step 0 begins with.
-template <class KV>
-__device__ __forceinline__ int query_dim(int half, int lane) {
-  return sizeof(KV) == 2 ? 8 * half + 2 * (lane % 4) : 4 * (lane % 4) + 2 * half;
+/// Wide rows: keys [16, 64 dims] of steps [s, s + 4).
+template <class KV, int kDim>
+__device__ __forceinline__ void load_wide_keys(uint32_t (&x)[4][4], uint32_t tile, int s,
+                                               int lane) {
+  using Tile = DecodeTile<KV, kDim>;
+  const uint32_t at = tile + Tile::step_offset(lane >> 2, s + (lane & 3));
+  uint32_t upper[4], lower[4];
+  load_words(upper, at);
+  load_words(lower, at + 8 * Tile::kRowBytes);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    widen(upper[i], x[i][0], x[i][2]);
+    widen(lower[i], x[i][1], x[i][3]);
+  }
+}
+/// The dim that half a right operand of step `s` begins with.
+template <class KV, int kDim>
+__device__ __forceinline__ int query_dim(int s, int half, int lane) {
+  if constexpr (DecodeTile<KV, kDim>::kWide) {
+    return 64 * (s / 4) + 16 * (lane % 4) + 4 * (s % 4) + 2 * half;
+  } else {
+    return 16 * s + (sizeof(KV) == 2 ? 8 * half + 2 * (lane % 4) : 4 * (lane % 4) + 2 * half);
+  }
 }
 
 /// Values [16 dims of step `s`, 16 keys] as a left operand. Of e4m3, rows g and g + 8 are dims 2 g
@@ -187,6 +226,19 @@ __device__ __forceinline__ void load_values(uint32_t (&x)[4], uint32_t tile, int
     load_matrices_transposed(pairs, tile + Tile::step_offset(lane & 15, s));
     widen(__byte_perm(pairs[0], 0, 0x3120), x[0], x[1]);
     widen(__byte_perm(pairs[1], 0, 0x3120), x[2], x[3]);
+  }
+}
+/// Wide rows: steps s and s + 1.
+template <class KV, int kDim>
+__device__ __forceinline__ void load_wide_values(uint32_t (&x)[2][4], uint32_t tile, int s,
+                                                 int lane) {
+  using Tile = DecodeTile<KV, kDim>;
+  uint32_t pairs[4];
+  load_matrices_transposed(pairs, tile + Tile::step_offset(lane & 15, s + (lane >> 4)));
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    widen(__byte_perm(pairs[2 * i], 0, 0x3120), x[i][0], x[i][1]);
+    widen(__byte_perm(pairs[2 * i + 1], 0, 0x3120), x[i][2], x[i][3]);
   }
 }
 /// The dim of row lane / 4, or of that + 8, of step 0.

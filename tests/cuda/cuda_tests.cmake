@@ -5,6 +5,7 @@ set(MMCORE_CUDA_TESTS
   activation_test.cpp
   add_test.cpp
   attention/decode_calls_test.cpp
+  attention/decode_float8_test.cpp
   attention/decode_test.cpp
   attention/prefill_test.cpp
   attention/varlen_test.cpp
