@@ -51,13 +51,15 @@ __device__ __forceinline__ void clear_values(uint32_t values, int32_t rows, int 
   hopper::named_sync(3 + group, kGroup);
 }
 
+template <class S>
+inline constexpr bool kEarlyRelease = false;
+
 /// One warpgroup: 64 rows of each tile.
-template <int D, class T, class KV>
+template <int D, class T, class KV, class S = Shape<D>, int kTry = 0>
 __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t queries_at,
                                          uint32_t keys_at, uint32_t values_at,
-                                         const ItemNote* notes, BarriersOf<Shape<D>>& barriers,
-                                         bool* last, int group) {
-  using S = Shape<D>;
+                                         const ItemNote* notes, BarriersOf<S>& barriers, bool* last,
+                                         int group) {
   const ops::AttentionProblem& p = a.p;
   const int lane = threadIdx.x & 31, warp = static_cast<int>(threadIdx.x) % kGroup / 32;
   const int own_row = 64 * group + 16 * warp;             // the warp's first, within the tile
@@ -77,7 +79,13 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
   Ring<S::kStages> value_ring;
   for (Ring<S::kQueryStages> query_ring;; query_ring.next()) {
     hopper::barrier_wait(address(&barriers.query_full[query_ring.stage]), query_ring.parity);
-    const ItemNote now = notes[query_ring.stage];
+    ItemNote now = notes[query_ring.stage];
+    if constexpr (kTry == 2) {
+      asm volatile("" : "+r"(now.item.keys.begin), "+r"(now.item.keys.end), "+r"(ring.stage));
+      asm volatile("" : "+r"(ring.parity), "+r"(value_ring.stage), "+r"(value_ring.parity));
+      asm volatile("" : "+r"(now.item.tile.first), "+r"(now.item.tile.keys), "+r"(now.first_row));
+      asm volatile("" : "+r"(query_ring.stage), "+r"(query_ring.parity), "+r"(now.item.head));
+    }
     const uint32_t my_queries =
         queries_at + static_cast<uint32_t>(query_ring.stage * S::kQueryBytes + 64 * 128 * group);
     if (now.item.tile.sequence < 0) break;
@@ -139,6 +147,12 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
       hopper::await_products<0>();
       hopper::hold(s);
       release(barriers.keys_free[ring.stage]);
+      const auto release_queries = [&] {
+        if (kEarlyRelease<S> && t == span.begin) {
+          hopper::barrier_arrive(address(&barriers.query_free[query_ring.stage]));
+        }
+      };
+      release_queries();
       to_weights(t, factor);
       pack_weights();
       if (!kWidened<T, KV> && tile.keys - t * S::kKeys < S::kKeys) {
@@ -157,6 +171,7 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
         hopper::await_products<1>();
         hopper::hold(s);
         release(barriers.keys_free[ring.stage]);
+        release_queries();
         const bool rescale = to_weights(t, factor);
         // Never true. Without a branch that depends on all weights ptxas 13.0 computes half of them
         // after the wait, when none of this group's products run.
@@ -170,7 +185,9 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
         pack_weights();
         value_ring.next();
       }
-      hopper::barrier_arrive(address(&barriers.query_free[query_ring.stage]));
+      if (!kEarlyRelease<S>) {
+        hopper::barrier_arrive(address(&barriers.query_free[query_ring.stage]));
+      }
       hopper::barrier_wait(address(&barriers.values_full[value_ring.stage]), value_ring.parity);
       issue_values(value_ring.stage);
       hopper::await_products<0>();
@@ -183,7 +200,7 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
     }
 
     bool complete = true;
-    if constexpr (D <= ops::kMostCutDim) {
+    if constexpr (D <= ops::kMostCutDim && kTry != 1) {
       if (now.item.parts > 1) complete = merge_parts<D>(a.cuts, now.item, o, softmax, group, last);
     }
     if (complete) {
@@ -204,7 +221,7 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
   if (group == 0) await_turn();  // takes the turn nobody needs
 }
 
-template <int D, class T, class KV>
+template <int D, class T, class KV, int kTry = 0>
 __global__ void __launch_bounds__(kThreads, 1)
     prefill(const __grid_constant__ PrefillParams a, const __grid_constant__ AttentionMaps maps) {
 #if defined(MMCORE_HOPPER)
@@ -260,14 +277,15 @@ __global__ void __launch_bounds__(kThreads, 1)
   } else {
     const int group = static_cast<int>(threadIdx.x) / kGroup - 1;
     hopper::take_registers<kWiden ? kMultiplyWidenedRegisters : kMultiplyRegisters>();
-    multiply<D, T, KV>(a, queries_at, keys_at, values_at, notes, barriers, &last[group], group);
+    multiply<D, T, KV, S, kTry>(a, queries_at, keys_at, values_at, notes, barriers, &last[group],
+                                group);
   }
 #else
   asm("trap;");
 #endif
 }
 
-template <int D, class T, class KV>
+template <int D, class T, class KV, int kTry = 0>
 Status launch(const char* op, const PrefillParams& a, const DeviceFacts& facts,
               cudaStream_t stream) {
   using S = Shape<D>;
@@ -275,19 +293,33 @@ Status launch(const char* op, const PrefillParams& a, const DeviceFacts& facts,
   constexpr int kShared = S::kSharedBytes + (kWiden ? kStagedBytes<D> : 0);
   AttentionMaps maps;
   MMCORE_RETURN_IF_ERROR(attention_maps(op, a, kWiden ? S::kKeys / kLoadWarps : S::kKeys, maps));
-  MMCORE_RETURN_IF_ERROR(allow_shared(op, prefill<D, T, KV>, kShared));
+  MMCORE_RETURN_IF_ERROR(allow_shared(op, prefill<D, T, KV, kTry>, kShared));
   const auto blocks = a.cuts.num_workers > 0 ? a.cuts.num_workers
                                              : std::min<int64_t>(int64_t{a.max_tiles} * a.p.heads,
                                                                  facts.multiprocessors);
-  prefill<D, T, KV><<<static_cast<unsigned>(blocks), kThreads, kShared, stream>>>(a, maps);
+  prefill<D, T, KV, kTry><<<static_cast<unsigned>(blocks), kThreads, kShared, stream>>>(a, maps);
   return launch_status(op);
 }
 
 }  // namespace wgmma
+}  // namespace mmcore::cuda
+#include "attention/prefill_wgmma_before.cuh"
+#include "attention/prefill_wgmma_try.cuh"
+namespace mmcore::cuda {
 
 template <int D>
 Status launch_prefill_wgmma(const char* op, const PrefillParams& a, const DeviceFacts& facts,
                             cudaStream_t stream) {
+  if constexpr (D == 64) {
+    const int which = wgmma::try_of("MMCORE_TRY16");
+    if (a.p.dtype == DType::kBFloat16) {
+      if (which == 1)
+        return wgmma::launch<D, __nv_bfloat16, __nv_bfloat16, 1>(op, a, facts, stream);
+      if (which == 2)
+        return wgmma::launch<D, __nv_bfloat16, __nv_bfloat16, 2>(op, a, facts, stream);
+      if (which == 3) return wgmma_before::launch<D, __nv_bfloat16>(op, a, facts, stream);
+    }
+  }
   if (a.p.dtype == DType::kBFloat16) {
     return wgmma::launch<D, __nv_bfloat16, __nv_bfloat16>(op, a, facts, stream);
   }
@@ -297,6 +329,20 @@ Status launch_prefill_wgmma(const char* op, const PrefillParams& a, const Device
 template <int D>
 Status launch_prefill_wgmma_e4m3(const char* op, const PrefillParams& a, const DeviceFacts& facts,
                                  cudaStream_t stream) {
+  if constexpr (D == 64 || D == 128) {
+    using B = __nv_bfloat16;
+    using K = __nv_fp8_e4m3;
+    const int which = wgmma::try_of("MMCORE_TRY8");
+    if (a.p.dtype == DType::kBFloat16) {
+      using namespace wgmma;
+      constexpr int kMost = D > 64 ? 1 : 2;
+      if (which == 1) return launch_try<TryShape<D, 2, kMost>, D, B, K, true>(op, a, facts, stream);
+      if (which == 2) return launch_try<TryShape<D, 1, 2>, D, B, K, true>(op, a, facts, stream);
+      if (which == 3) return launch_try<TryShape<D, 1, 2>, D, B, K, false>(op, a, facts, stream);
+      if (which == 4)
+        return launch_try<TryShape<D, 1, 2>, D, B, K, true, true>(op, a, facts, stream);
+    }
+  }
   if (a.p.dtype == DType::kBFloat16) {
     return wgmma::launch<D, __nv_bfloat16, __nv_fp8_e4m3>(op, a, facts, stream);
   }
