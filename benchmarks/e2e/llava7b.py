@@ -2,7 +2,7 @@
 
     python -m benchmarks.e2e.llava7b [--batch 1 --batch 32] [--new-tokens 128] [--json FILE]
         [--one-by-one] [--eager] [--whole-lives] [--no-rival] [--timeline] [--requests 256]
-        [--arrivals 8] [--one-stream] [--no-headroom] [--picture 1024x768]
+        [--arrivals 8] [--one-stream] [--no-headroom] [--fp8-cache] [--picture 1024x768]
     python -m benchmarks.e2e.llava7b --tiny --device cpu ...
 
 The shape is LLaVA-1.5-7B's: CLIP ViT-L/14 at 336 pixels and a Llama of 32 layers, in bfloat16. No
@@ -11,11 +11,12 @@ request is a picture of its own, 576 rows, and 65 tokens of text; end-of-text is
 are prepared inside the measured time on both sides. The rival is `generate` with SDPA and a static
 batch of one length.
 
-`--one-by-one`, `--eager`, `--whole-lives`, `--no-headroom` and `--one-stream` measure mmcore
-once more: with each step launched when the one before it has ended; without CUDA graphs; with
-requests that begin only when there is room for all of their tokens (`max_preemptions=0`), or when
-there is a block for each that runs (`headroom=0`); and with the tower on the decoder's
-stream, in front of it. `--arrivals` lets so many run while others come.
+`--one-by-one`, `--eager`, `--whole-lives`, `--no-headroom`, `--one-stream` and `--fp8-cache`
+measure mmcore once more: with each step launched when the one before it has ended; without CUDA
+graphs; with requests that begin only when there is room for all of their tokens
+(`max_preemptions=0`), or when there is a block for each that runs (`headroom=0`); with the tower
+on the decoder's stream, in front of it; and with keys and values of 8 bits. `--arrivals` lets so
+many run while others come.
 `--timeline` adds tables of where the time of a first token and of a decode step goes, `--requests`
 the requests a second when so many are given at once. `--tiny` tries the program out.
 """
@@ -70,40 +71,34 @@ class Row:
 
 Generate = Callable[[list[Request], int], list[list[int]]]
 
+# Other ways to run mmcore, each an option of the command line and what the engine is given for it.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "one-by-one": {"async_scheduling": False},
+    "whole-lives": {"max_preemptions": 0},
+    "no-headroom": {"headroom": 0},
+    "one-stream": {"encoder_stream": False},
+    "fp8-cache": {"kv_cache_dtype": "fp8"},
+    "eager": {"enforce_eager": True},
+}
+
 
 class MmcoreEngine:
     """Serves with mmcore."""
 
     def __init__(
-        self,
-        folder: Path,
-        shape: Shape,
-        device: str,
-        *,
-        batch: int,
-        eager: bool = False,
-        overlapping: bool | None = None,
-        whole_lives: bool = False,
-        no_headroom: bool = False,
-        one_stream: bool = False,
+        self, folder: Path, shape: Shape, device: str, *, batch: int, **options: Any
     ) -> None:
         from mmcore import LLM
 
-        lives = {"max_preemptions": 0} if whole_lives else {}
-        room = {"headroom": 0} if no_headroom else {}
         self._image_token = shape.image_token
         self.llm = LLM(
             str(folder),
             skip_tokenizer_init=True,
             load_format="dummy",
             device=device,
-            enforce_eager=eager,
-            async_scheduling=overlapping,
-            **lives,
-            **room,
-            encoder_stream=not one_stream,
             max_num_seqs=max(batch, 256),
             limit_mm_per_prompt={"image": 1},
+            **options,
         )
         self._graphs = self.llm.llm_engine.model_runner.graphs
         self._told: set[int] = set()
@@ -323,14 +318,13 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, action="append")
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--one-by-one", action="store_true", help="measure without overlap, too")
-    parser.add_argument("--eager", action="store_true", help="measure mmcore without graphs, too")
-    parser.add_argument("--whole-lives", action="store_true", help="measure max_preemptions=0, too")
-    parser.add_argument(
-        "--one-stream", action="store_true", help="measure encoder_stream=False, too"
-    )
+    for variant, options in VARIANTS.items():
+        told = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        parser.add_argument(
+            f"--{variant}", dest="variants", action="append_const", const=variant, default=[],
+            help=f"measure {told}, too",
+        )  # fmt: skip
     parser.add_argument("--arrivals", type=int, default=0, help="so many run while others come")
-    parser.add_argument("--no-headroom", action="store_true", help="measure headroom=0, too")
     parser.add_argument("--no-rival", action="store_true", help="leave transformers out")
     parser.add_argument("--timeline", action="store_true", help="say where the time goes")
     parser.add_argument("--requests", type=int, default=0, help="give so many at once, too")
@@ -364,20 +358,13 @@ def main() -> None:
         folder = Path(name)
         write_checkpoint(shape, folder)
 
-        def mmcore_engine(**how: bool) -> MmcoreEngine:
+        def mmcore_engine(variant: str = "") -> MmcoreEngine:
+            how = VARIANTS.get(variant, {})
             return MmcoreEngine(folder, shape, options.device, batch=max(batches), **how)
 
         makers: dict[str, Callable[[], Generate]] = {"mmcore": mmcore_engine}
-        if options.one_by_one:
-            makers["mmcore one by one"] = lambda: mmcore_engine(overlapping=False)
-        if options.whole_lives:
-            makers["mmcore whole lives"] = lambda: mmcore_engine(whole_lives=True)
-        if options.no_headroom:
-            makers["mmcore no headroom"] = lambda: mmcore_engine(no_headroom=True)
-        if options.one_stream:
-            makers["mmcore one stream"] = lambda: mmcore_engine(one_stream=True)
-        if options.eager:
-            makers["mmcore eager"] = lambda: mmcore_engine(eager=True)
+        for variant in options.variants:
+            makers[f"mmcore {variant}"] = lambda v=variant: mmcore_engine(v)  # type: ignore[misc]
         if not options.no_rival:
             makers["transformers"] = lambda: transformers_engine(folder, shape, options.device)
         for engine, make in makers.items():
