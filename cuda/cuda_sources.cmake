@@ -71,6 +71,7 @@ set(MMCORE_CUDA_SOURCES
   matrix/wgmma_256_quad.cu
   matrix/wgmma_192_wide_f.cu
   matrix/wgmma_128_quad.cu
+  matrix/wgmma_256_split.cu
   matrix/wgmma_192_late.cu
   matrix/wgmma_256.cu
   matrix/wgmma_64.cu

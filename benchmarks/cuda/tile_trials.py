@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from mmcore._C import ops
 
-TILES = ("256", "192", "192wide", "144", "128", "64", "192quad", "192widequad", "256quad", "192widef", "128quad", "192late")  # fmt: skip
+TILES = ("256", "192", "192wide", "144", "128", "64", "192quad", "192widequad", "256quad", "192widef", "128quad", "192late", "256split")  # fmt: skip
 samples: list[tuple[float, float, float]] = []
 
 
@@ -97,7 +97,7 @@ def trial(title, tokens, n, k, act, scatter, names, slice_ms, rounds=3):
             if first is None:
                 first = out[0].clone()
             elif not torch.equal(first, out[0]):
-                wrong = " WRONG"
+                wrong = f" differs by {(first.float() - out[0].float()).abs().max().item():.3g}"
         graphs[name] = (capture(call, count), count, [], [], wrong)
     events = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     for turn_ in range(rounds + 1):

@@ -38,6 +38,7 @@ const std::array kTrials = {
     Choice{kTile192WideF, 1.0, 1.0, run_wgmma_192_wide_f},
     Choice{kTile128Quad, 1.0, 1.0, run_wgmma_128_quad},
     Choice{kTile192Late, 1.0, 1.0, run_wgmma_192_late},
+    Choice{kTile256Split, 1.0, 1.0, run_wgmma_256_split},
 };
 
 /// Clusters that run side by side. One of four takes a whole group of four multiprocessors, of
@@ -67,7 +68,8 @@ double estimate(const Choice& choice, const MatrixProblem& p, int multiprocessor
 
 int wgmma_blocks(const WgmmaTile& tile, const MatrixProblem& p, const DeviceFacts& facts) {
   const WgmmaTiles tiles = tiles_of(tile, p.tokens, p.n);
-  const int64_t clusters = std::min(tiles.f * tiles.t, slots(tile, facts.multiprocessors));
+  const int64_t side_by_side = slots(tile, facts.multiprocessors), all = tiles.f * tiles.t;
+  const int64_t clusters = std::min(2 * all - whole_tiles(tile, all, side_by_side), side_by_side);
   return static_cast<int>(clusters) * tile.cluster_f * tile.cluster_t;
 }
 

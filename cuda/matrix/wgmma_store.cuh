@@ -61,18 +61,20 @@ __device__ __forceinline__ void put_rows(const TileNotes<C>& notes, int thread, 
   }
 }
 
-/// acc [kCount][tokens / 8][4] of 64 features a piece, from feature f on. `out` as put_rows had it;
-/// `barrier` the warpgroup's named barrier. Ends with all of them read.
-template <class C, int kCount>
-__device__ __forceinline__ void store_atoms(float (&acc)[kCount][C::kTokens / 2],
-                                            const float (&bias)[kCount][2], int f, int thread,
-                                            uint32_t out, int barrier, const WgmmaParams& p) {
+/// acc [kCount][tokens / 8][4] of 64 features a piece, from feature f on, and tokens from the
+/// tile's `token` on. `out` as put_rows had it; `barrier` the warpgroup's named barrier. Ends with
+/// all of them read.
+template <class C, int kCount, int kSums>
+__device__ __forceinline__ void store_atoms(float (&acc)[kCount][kSums],
+                                            const float (&bias)[kCount][2], int f, int token,
+                                            int thread, uint32_t out, int barrier,
+                                            const WgmmaParams& p) {
   using T = typename C::T;
 #pragma unroll
   for (int a = 0; a < kCount; ++a) {
     if (p.bias != nullptr) {
 #pragma unroll
-      for (int i = 0; i < C::kTokens / 2; ++i) acc[a][i] += bias[a][(i >> 1) & 1];
+      for (int i = 0; i < kSums; ++i) acc[a][i] += bias[a][(i >> 1) & 1];
     }
     activate<false>(acc[a], p.act);
   }
@@ -85,7 +87,7 @@ __device__ __forceinline__ void store_atoms(float (&acc)[kCount][C::kTokens / 2]
   const int piece = thread % kPieces, row = thread / kPieces;
   const bool there = f + piece * 8 < p.n;
 #pragma unroll
-  for (int first = 0; first < C::kTokens; first += C::kSlice) {
+  for (int first = 0; first < 2 * kSums; first += C::kSlice) {
 #pragma unroll
     for (int t = 0; t < C::kSlice; t += 16) {
 #pragma unroll
@@ -104,7 +106,7 @@ __device__ __forceinline__ void store_atoms(float (&acc)[kCount][C::kTokens / 2]
       uint4 packed;
       asm volatile("ld.shared.u64 %0, [%1];"
                    : "=l"(address)
-                   : "r"(out + C::kSliceBytes + (first + t + row) * 8)
+                   : "r"(out + C::kSliceBytes + (token + first + t + row) * 8)
                    : "memory");
       asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
                    : "=r"(packed.x), "=r"(packed.y), "=r"(packed.z), "=r"(packed.w)
