@@ -66,8 +66,9 @@ struct DecodeState {
   float weights[kColumns][2];  // of this thread's keys
   int begin[kColumns][2];
   int end[kColumns][2];
-  float unscale[kColumns][2];  // where queries are scaled
-  int all_begin, all_end;      // keys that all rows see
+  // Of e4m3: what takes a product of a scaled query to a score, or to what a cap bends.
+  float unscale[kColumns][2];
+  int all_begin, all_end;  // keys that all rows see
 
   __device__ __forceinline__ void start(const DecodeParams& p, const DecodeUnit& u, int lane) {
 #pragma unroll
@@ -93,6 +94,10 @@ struct DecodeState {
       for (int s = 0; s < Tile::kSteps; ++s) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) out[s][n][i] = 0;
+      }
+      if constexpr (sizeof(KV) == 1) {
+        const float factor = p.cap_factor == 0 ? p.factor : p.cap_factor;
+        unscale[n][0] = unscale[n][1] = factor;
       }
       if constexpr (kScaled) scale_queries(n, lane);
 #pragma unroll
@@ -153,7 +158,7 @@ struct DecodeState {
     const float back = __uint_as_float(static_cast<unsigned>(127 - shift) << 23);
 #pragma unroll
     for (int c = 0; c < 2; ++c) {
-      unscale[n][c] = __shfl_sync(kFullWarp, back, 4 * (2 * (lane % 4) + c));
+      unscale[n][c] *= __shfl_sync(kFullWarp, back, 4 * (2 * (lane % 4) + c));
     }
   }
 
@@ -188,9 +193,15 @@ struct DecodeState {
       for (int n = 0; n < kColumns; ++n) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          float dot = sums[0][n][i] + sums[1][n][i];
-          if constexpr (kScaled) dot *= unscale[n][i & 1];
-          x[n][i] = score(p, dot);
+          const float dot = sums[0][n][i] + sums[1][n][i];
+          x[n][i] = sizeof(KV) == 1 ? unscale[n][i & 1] * dot : score(p, dot);
+        }
+      }
+      if (sizeof(KV) == 1 && p.cap_factor != 0) {
+#pragma unroll
+        for (int n = 0; n < kColumns; ++n) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) x[n][i] = p.factor * bent(x[n][i]);
         }
       }
     }

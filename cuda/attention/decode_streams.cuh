@@ -122,12 +122,12 @@ class StreamReader {
       const char* k = k_ + at * p_.k_block_stride + row * p_.k_row_stride;
       const char* v = v_ + at * p_.v_block_stride + row * p_.v_row_stride;
       if (block >= 0 && key >= key_begin_ && key + Tile::kKeys <= keys_) {
-        tiles_.ask_rows(k, p_.k_row_stride, stage, 0, Tile::kKeys);
-        tiles_.ask_rows(v, p_.v_row_stride, stage + Tile::kBytes, 0, Tile::kKeys);
+        ask_rows<true>(k, p_.k_row_stride, stage, 0, 0);
+        ask_rows<true>(v, p_.v_row_stride, stage + Tile::kBytes, 0, 0);
       } else {  // what is no key becomes zeros, for what lies there may be NaN
         const int from = key_begin_ - key, to = block < 0 ? 0 : keys_ - key;
-        tiles_.ask_rows(k, p_.k_row_stride, stage, from, to);
-        tiles_.ask_rows(v, p_.v_row_stride, stage + Tile::kBytes, from, to);
+        ask_rows<false>(k, p_.k_row_stride, stage, from, to);
+        ask_rows<false>(v, p_.v_row_stride, stage + Tile::kBytes, from, to);
       }
       ++position_;
       ++tile_;
@@ -140,10 +140,43 @@ class StreamReader {
   }
 
  private:
+  static constexpr bool kEven = 32 % Tile::kChunks == 0;  // a lane stays in its column
+  static constexpr int kRowsAtOnce = kEven ? 32 / Tile::kChunks : 1;
+
+  /// Rows of a tile that lie one behind the other, `rows` where the lane begins: all, or [from,
+  /// to).
+  template <bool kAll>
+  __device__ __forceinline__ void ask_rows(const char* rows, int64_t row_stride, uint32_t stage,
+                                           int from, int to) const {
+    if constexpr (kEven) {
+      const int64_t step = kRowsAtOnce * row_stride;
+      const int row = tiles_.lane / Tile::kChunks;
+      const uint32_t own = stage + Tile::offset(row, tiles_.lane % Tile::kChunks);
+#pragma unroll
+      for (int i = 0; i < Tile::kKeys / kRowsAtOnce; ++i) {
+        const int below = i * kRowsAtOnce;
+        // Swizzles of rows are those of their bits, and stages begin with a line of banks.
+        copy_chunk_async<Tile::kChunkBytes, Tile::kWholeLines>(
+            (own ^ static_cast<uint32_t>(16 * Tile::swizzle(below))) +
+                static_cast<uint32_t>(below * Tile::kRowBytes),
+            rows, kAll || (row + below >= from && row + below < to));
+        rows += step;
+      }
+    } else {
+      tiles_.ask_rows(rows, row_stride, stage, kAll ? 0 : from, kAll ? Tile::kKeys : to);
+    }
+  }
+
   __device__ __forceinline__ void enter() {
     const DecodeUnit& u = tiles_.units[unit_];
     k_ = p_.k + u.kv_head * p_.k_head_stride;
     v_ = p_.v + u.kv_head * p_.v_head_stride;
+    if constexpr (kEven) {
+      const int row = tiles_.lane / Tile::kChunks;
+      const int byte = tiles_.lane % Tile::kChunks * Tile::kChunkBytes;
+      k_ += row * p_.k_row_stride + byte;
+      v_ += row * p_.v_row_stride + byte;
+    }
     tile_ = u.tile_begin + position_ - starts_[unit_];
     tile_end_ = u.tile_end;
     key_begin_ = u.key_begin;

@@ -253,9 +253,13 @@ __device__ __forceinline__ float fast_exp2(float x) {
   return y;
 }
 
+/// tanh, to some 1e-7.
+__device__ __forceinline__ float bent(float x) {
+  return 1.0f - __fdividef(2.0f, 1.0f + __expf(2.0f * x));
+}
+
 __device__ __forceinline__ float score(const DecodeParams& p, float dot) {
   if (p.cap_factor == 0) return p.factor * dot;
-  // tanh, to some 1e-7.
   return p.factor * (1.0f - __fdividef(2.0f, 1.0f + __expf(2.0f * p.cap_factor * dot)));
 }
 
