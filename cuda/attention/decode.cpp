@@ -4,7 +4,6 @@
 #include <cuda_fp16.h>
 #include <cuda_fp8.h>
 
-#include <cstdlib>
 #include <initializer_list>
 #include <string>
 #include <type_traits>
@@ -66,7 +65,6 @@ DecodeParams params_of(const ops::AttentionProblem& p, const DecodeWork& work) {
           .max_rows = work.max_rows,
           .units = ops::units_of(p.kv_heads, p.heads / p.kv_heads),
           .teams = false,
-          .by_head = std::getenv("MMCORE_DECODE_ORDER") != nullptr,
           .group = p.heads / p.kv_heads,
           .head_dim = p.head_dim,
           .window = p.window,

@@ -24,6 +24,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "attention/decode_room.h"
 #include "attention/decode_state.cuh"
 #include "attention/decode_team.cuh"
 #include "device/overlap.cuh"
@@ -67,13 +68,6 @@ struct DecodeShared {
     return rings + warp * Tile::kWarpBytes + stage * Tile::kStageBytes;
   }
 };
-
-/// Zeros from the warp: what no key fills, for NaN times 0 is NaN.
-__device__ __forceinline__ void clear(unsigned char* bytes, int count, int lane) {
-  auto* words = reinterpret_cast<uint32_t*>(bytes);
-  for (int i = lane; i < count / 4; i += 32) words[i] = 0;
-  __syncwarp();
-}
 
 /// The block's part of a unit is summed up, to output, a slot or its team; all but the last
 /// barrier. A warp's values go through the stage of its ring that is free.
@@ -207,18 +201,6 @@ __global__ void __launch_bounds__(32 * DecodeThreads<KV, kDim, kColumns>::kWarps
     }
     if (count < kUnitsAtOnce) return;
   }
-}
-
-/// What leaves room for another block on a multiprocessor.
-inline int half_of_shared(const DeviceFacts& facts) {
-  constexpr int kReserved = 1024;  // of each block, by the system
-  return (facts.shared_bytes + kReserved) / 2 - kReserved;
-}
-
-inline int warps_within(int (*bytes)(int), int limit, int most, int fewest) {
-  int warps = most;
-  while (warps > fewest && bytes(warps) > limit) --warps;
-  return warps;
 }
 
 /// Whether all clusters find multiprocessors of their own at once. Asked once: the answer is the

@@ -34,7 +34,6 @@ struct DecodeParams {
   int32_t max_rows;
   int32_t units;  // of a sequence
   bool teams;     // blocks are in clusters of kDecodeCluster
-  bool by_head;
 
   int32_t group;
   int32_t head_dim;

@@ -263,6 +263,13 @@ __device__ __forceinline__ float score(const DecodeParams& p, float dot) {
   return p.factor * (1.0f - __fdividef(2.0f, 1.0f + __expf(2.0f * p.cap_factor * dot)));
 }
 
+/// Zeros from the warp: what no key fills, for NaN times 0 is NaN.
+__device__ __forceinline__ void clear(unsigned char* bytes, int count, int lane) {
+  auto* words = reinterpret_cast<uint32_t*>(bytes);
+  for (int i = lane; i < count / 4; i += 32) words[i] = 0;
+  __syncwarp();
+}
+
 /// A warp's way through the tiles of the listed units: each `warps`-th tile of all of them in a
 /// row, so that no warp has more than one tile more than another.
 struct TileCursor {

@@ -63,21 +63,10 @@ __device__ __forceinline__ int list_units(const DecodeParams& p, const ops::Deco
   __syncthreads();  // the units before are done with
   if (threadIdx.x < kUnitsAtOnce) {
     int32_t unit = worker.unit + first + static_cast<int32_t>(threadIdx.x);
-    int32_t skipped = unit / p.units;
-    int32_t index;
-    bool there;
-    if (p.by_head && worker.by_head) {
-      index = worker.index + first + static_cast<int32_t>(threadIdx.x);
-      unit = worker.unit + index / worker.sequences;
-      index %= worker.sequences;
-      skipped = index - worker.index;
-      there = unit < p.units;
-    } else {
-      unit -= skipped * p.units;
-      index = worker.index + skipped;
-      there = index < worker.sequences;
-    }
-    if (there) {
+    const int32_t skipped = unit / p.units;
+    unit -= skipped * p.units;
+    const int32_t index = worker.index + skipped;
+    if (index < worker.sequences) {
       const ops::DecodeSequence s = skipped == 0 ? worker.first : p.sequences[index];
       const ops::DecodePart part = ops::decode_part(worker, s, unit);
       found = part.cell_begin < part.cell_end;

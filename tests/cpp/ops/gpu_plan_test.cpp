@@ -54,8 +54,7 @@ class Plan {
 
   DecodeWorker worker(int32_t w) const {
     DecodeWorker worker;
-    std::memcpy(&worker, words_.data() + layout_.workers_at + w * int64_t{sizeof(worker) / 4},
-                sizeof(worker));
+    std::memcpy(&worker, words_.data() + layout_.workers_at + w * 16, sizeof(worker));
     return worker;
   }
   DecodeSequence sequence(int32_t i) const {
@@ -84,15 +83,10 @@ class Plan {
       const DecodeWorker own = worker(w);
       if (own.begin >= own.end) continue;
       for (int32_t i = 0;; ++i) {
-        int32_t skipped = (own.unit + i) / units_a_sequence;
-        int32_t unit = (own.unit + i) % units_a_sequence;
-        if (own.by_head) {
-          unit = own.unit + (own.index + i) / own.sequences;
-          skipped = (own.index + i) % own.sequences - own.index;
-          if (unit >= units_a_sequence) break;
-        }
+        const int32_t skipped = (own.unit + i) / units_a_sequence;
         if (own.index + skipped >= own.sequences) break;
         const DecodeSequence s = skipped == 0 ? own.first : sequence(own.index + skipped);
+        const int32_t unit = (own.unit + i) % units_a_sequence;
         const DecodePart part = decode_part(own, s, unit);
         if (part.cell_begin >= part.cell_end) break;
         units[{s.sequence, unit}].push_back({w, part});

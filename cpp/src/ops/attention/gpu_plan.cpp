@@ -1,7 +1,6 @@
 #include "ops/attention/gpu_plan.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <iterator>
 #include <limits>
@@ -63,7 +62,6 @@ struct Line {
   int64_t end = 0;  // behind the last unit
   int64_t chunk = kMinChunk;
   int32_t team = 1;
-  bool by_head = false;
 };
 
 /// Gives each unit a team where there are workers enough and none of them has much more to do than
@@ -166,29 +164,7 @@ Line lay_out(const Lengths& lengths, const AttentionPlanShape& shape, int32_t wo
     workers -= kDecodeCluster;
     line.chunk = std::max<int64_t>(kMinChunk, divide_up(line.end, workers));
   }
-  const int64_t chunk = line.chunk;
   align_units(line, units, workers);
-  const bool aligned_line = !line.sequences.empty() && line.sequences[0].line < 0;
-  if (!aligned_line && units > 1 && std::getenv("MMCORE_DECODE_ORDER") != nullptr &&
-      !line.sequences.empty()) {
-    line.chunk = chunk;
-    line.by_head = true;
-    int64_t pitch = 0;
-    for (DecodeSequence& s : line.sequences) {
-      s.line = to_int32(pitch);
-      pitch += s.cells + kUnitOverhead;
-    }
-    const int64_t each = workers / units;
-    if (each > 0) {
-      const int64_t even = std::max<int64_t>(kMinChunk, divide_up(pitch, each));
-      if (32 * even <= 33 * chunk) {
-        line.chunk = even;
-        pitch = even * divide_up(pitch, even);
-      }
-    }
-    for (DecodeSequence& s : line.sequences) s.pitch = to_int32(pitch);
-    line.end = units * pitch;
-  }
   return line;
 }
 
@@ -198,15 +174,9 @@ void divide(const Line& line, int32_t workers, bool settled, int32_t* out) {
     DecodeWorker worker{};
     worker.chunk = to_int32(line.chunk);
     worker.team = line.team;
-    worker.by_head = line.by_head ? 1 : 0;
     const int64_t begin = std::min(line.end, w * line.chunk);
     if (begin < line.end) {
-      int64_t at = begin;
-      if (line.by_head) {
-        at = begin % line.sequences[0].pitch;
-        index = 0;
-      }
-      while (index + 1 < line.sequences.size() && line.sequences[index + 1].line <= at) ++index;
+      while (index + 1 < line.sequences.size() && line.sequences[index + 1].line <= begin) ++index;
       const DecodeSequence& first = line.sequences[index];
       worker.begin = to_int32(begin);
       worker.end = to_int32(std::min(line.end, begin + line.chunk));

@@ -79,8 +79,6 @@ struct alignas(16) DecodeWorker {
   int32_t unit;       // of `first`
   int32_t settled;    // 1: as plan_paged_attention's argument says
   int32_t team;       // workers of each unit; 1: no teams. The same in all workers
-  int32_t by_head;
-  int32_t unused[3];
   DecodeSequence first;
 };
 
