@@ -73,7 +73,7 @@ struct SoftmaxRows {
   static constexpr float kSlack = 8.0f;
 
   /// Turns scores into weights. True: the accumulators must be multiplied by `factor`.
-  template <int kCount>
+  template <int kRaise = 0, int kCount>
   __device__ __forceinline__ bool update(float (&s)[kCount], float multiplier, float (&factor)[2]) {
     float highest[2], most[2][4];  // four of a row: none waits for the one before
 #pragma unroll
@@ -102,7 +102,7 @@ struct SoftmaxRows {
     }
     float base[2], part[2][2] = {};
 #pragma unroll
-    for (int r = 0; r < 2; ++r) base[r] = top[r] == -INFINITY ? 0.0f : -top[r];
+    for (int r = 0; r < 2; ++r) base[r] = top[r] == -INFINITY ? 0.0f : kRaise - top[r];
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       const int r = (i >> 1) & 1;

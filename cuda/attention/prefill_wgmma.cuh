@@ -79,18 +79,12 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
   Ring<S::kStages> value_ring;
   for (Ring<S::kQueryStages> query_ring;; query_ring.next()) {
     hopper::barrier_wait(address(&barriers.query_full[query_ring.stage]), query_ring.parity);
-    ItemNote now = notes[query_ring.stage];
-    if constexpr (kTry == 2) {
-      asm volatile("" : "+r"(now.item.keys.begin), "+r"(now.item.keys.end), "+r"(ring.stage));
-      asm volatile("" : "+r"(ring.parity), "+r"(value_ring.stage), "+r"(value_ring.parity));
-      asm volatile("" : "+r"(now.item.tile.first), "+r"(now.item.tile.keys), "+r"(now.first_row));
-      asm volatile("" : "+r"(query_ring.stage), "+r"(query_ring.parity), "+r"(now.item.head));
-    }
+    const ItemNote now = notes[query_ring.stage];
     const uint32_t my_queries =
         queries_at + static_cast<uint32_t>(query_ring.stage * S::kQueryBytes + 64 * 128 * group);
     if (now.item.tile.sequence < 0) break;
     const QueryTile& tile = now.item.tile;
-    const KeySpan span = now.item.keys;
+    const KeySpan span = kTry == 1 ? key_tiles<S::kKeys>(a, tile) : now.item.keys;
     const int32_t row = tile.first + own_row;
     const KeySpan spans[2] = {visible(p, tile, row + lane / 4),
                               visible(p, tile, row + lane / 4 + 8)};
@@ -129,7 +123,7 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
         if (a.score.transform) transform_scores(s, a.score);
         const int32_t first = t * S::kKeys;
         if (first < all_begin || first + S::kKeys > all_end) mask_scores(s, first, begin, end);
-        return softmax.update(s, a.score.multiplier, factor);
+        return softmax.template update<S::kRaise>(s, a.score.multiplier, factor);
       };
       const auto pack_weights = [&] {
 #pragma unroll
@@ -201,11 +195,29 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
 
     bool complete = true;
     if constexpr (D <= ops::kMostCutDim && kTry != 1) {
-      if (now.item.parts > 1) complete = merge_parts<D>(a.cuts, now.item, o, softmax, group, last);
+      if (now.item.parts > 1) {
+        if constexpr (kTry == 3) {
+          float copy[D / 2];
+#pragma unroll
+          for (int i = 0; i < D / 2; ++i) copy[i] = o[i];
+          SoftmaxRows copied = softmax;
+          const WorkItem item = now.item;
+          complete = merge_apart<D>(a.cuts, item, copy, copied, group, last);
+#pragma unroll
+          for (int i = 0; i < D / 2; ++i) o[i] = copy[i];
+          softmax = copied;
+        } else {
+          complete = merge_parts<D>(a.cuts, now.item, o, softmax, group, last);
+        }
+      }
     }
     if (complete) {
       float inverse[2];
       softmax.inverse(inverse);
+      if constexpr (S::kRaise > 0) {
+        inverse[0] *= 0x1p120f;
+        inverse[1] *= 0x1p120f;
+      }
       if constexpr (kWidened<T, KV>) {
         inverse[0] *= p.v_scale;
         inverse[1] *= p.v_scale;
@@ -257,28 +269,42 @@ __global__ void __launch_bounds__(kThreads, 1)
     hopper::barrier_init_fence();
   }
   __syncthreads();
-  if (threadIdx.x < kGroup) {
-    hopper::give_registers<kWiden ? kWidenRegisters : kLoadRegisters>();
-    const QueryLoader<S> queries(a, maps.q, queries_at, notes, barriers);
-    if constexpr (kWiden) {
-      load_widened<D, T>(a, maps, queries, keys_at, values_at,
-                         values_at + S::kStages * S::kKeyBytes, barriers, staged);
-    } else {
-      const int warp = static_cast<int>(threadIdx.x) / 32;
-      if (warp == 0) {
-        load_rows<S>(a, maps.k, maps.box_rows, keys_at, barriers.keys_full, barriers.keys_free);
-      } else if (warp == 1) {
-        load_rows<S>(a, maps.v, maps.box_rows, values_at, barriers.values_full,
-                     barriers.values_free);
-      } else if (warp == 2) {
-        load_queries<S>(a, queries);
+  const auto work = [&]<bool kCuts>() {
+    if (threadIdx.x < kGroup) {
+      hopper::give_registers<kWiden ? kWidenRegisters : kLoadRegisters>();
+      const QueryLoader<S> queries(a, maps.q, queries_at, notes, barriers);
+      if constexpr (kWiden) {
+        load_widened<D, T>(a, maps, queries, keys_at, values_at,
+                           values_at + S::kStages * S::kKeyBytes, barriers, staged);
+      } else {
+        const int warp = static_cast<int>(threadIdx.x) / 32;
+        if (warp == 0) {
+          load_rows<S, kCuts>(a, maps.k, maps.box_rows, keys_at, barriers.keys_full,
+                              barriers.keys_free);
+        } else if (warp == 1) {
+          load_rows<S, kCuts>(a, maps.v, maps.box_rows, values_at, barriers.values_full,
+                              barriers.values_free);
+        } else if (warp == 2) {
+          load_queries<S, kCuts>(a, queries);
+        }
       }
+    } else {
+      const int group = static_cast<int>(threadIdx.x) / kGroup - 1;
+      hopper::take_registers<kWiden ? kMultiplyWidenedRegisters : kMultiplyRegisters>();
+      multiply<D, T, KV, S, (kCuts ? (kTry > 2 ? 3 : 0) : 1)>(a, queries_at, keys_at, values_at,
+                                                              notes, barriers, &last[group], group);
+    }
+  };
+  if constexpr (kTry == 1) {
+    work.template operator()<false>();
+  } else if constexpr (kTry == 2) {
+    if (a.cuts.cut == nullptr || *a.cuts.cut == 0) {
+      work.template operator()<false>();
+    } else {
+      work.template operator()<true>();
     }
   } else {
-    const int group = static_cast<int>(threadIdx.x) / kGroup - 1;
-    hopper::take_registers<kWiden ? kMultiplyWidenedRegisters : kMultiplyRegisters>();
-    multiply<D, T, KV, S, kTry>(a, queries_at, keys_at, values_at, notes, barriers, &last[group],
-                                group);
+    work.template operator()<true>();
   }
 #else
   asm("trap;");
@@ -317,6 +343,8 @@ Status launch_prefill_wgmma(const char* op, const PrefillParams& a, const Device
         return wgmma::launch<D, __nv_bfloat16, __nv_bfloat16, 1>(op, a, facts, stream);
       if (which == 2)
         return wgmma::launch<D, __nv_bfloat16, __nv_bfloat16, 2>(op, a, facts, stream);
+      if (which == 4)
+        return wgmma::launch<D, __nv_bfloat16, __nv_bfloat16, 3>(op, a, facts, stream);
       if (which == 3) return wgmma_before::launch<D, __nv_bfloat16>(op, a, facts, stream);
     }
   }
@@ -335,12 +363,14 @@ Status launch_prefill_wgmma_e4m3(const char* op, const PrefillParams& a, const D
     const int which = wgmma::try_of("MMCORE_TRY8");
     if (a.p.dtype == DType::kBFloat16) {
       using namespace wgmma;
-      constexpr int kMost = D > 64 ? 1 : 2;
-      if (which == 1) return launch_try<TryShape<D, 2, kMost>, D, B, K, true>(op, a, facts, stream);
-      if (which == 2) return launch_try<TryShape<D, 1, 2>, D, B, K, true>(op, a, facts, stream);
-      if (which == 3) return launch_try<TryShape<D, 1, 2>, D, B, K, false>(op, a, facts, stream);
-      if (which == 4)
-        return launch_try<TryShape<D, 1, 2>, D, B, K, true, true>(op, a, facts, stream);
+      using Plain = TryShape<D, 1, 2>;
+      using Raised = TryShape<D, 1, 2, 64>;
+      if (which == 1) return launch_try<Plain, D, B, K, false>(op, a, facts, stream);
+      if (which == 2) return launch_try<Plain, D, B, K, true>(op, a, facts, stream);
+      if (which == 3) return launch_try<Plain, D, B, K, true, 32>(op, a, facts, stream);
+      if (which == 4) return launch_try<Raised, D, B, K, true>(op, a, facts, stream);
+      if (which == 5) return launch_try<Raised, D, B, K, true, 32>(op, a, facts, stream);
+      if (which == 6) return launch_try<Raised, D, B, K, true, 40, true>(op, a, facts, stream);
     }
   }
   if (a.p.dtype == DType::kBFloat16) {

@@ -13,7 +13,7 @@ namespace mmcore::cuda {
 namespace wgmma {
 
 /// One warp: boxes of keys, or of values, the last of a tile's first.
-template <class S>
+template <class S, bool kCuts = true>
 __device__ __forceinline__ void load_rows(const PrefillParams& a, const CUtensorMap& map,
                                           int32_t box_rows, uint32_t stages, uint64_t* full,
                                           uint64_t* free) {
@@ -24,7 +24,7 @@ __device__ __forceinline__ void load_rows(const PrefillParams& a, const CUtensor
   const bool paged = p.block_tables != nullptr;
   Ring<S::kStages> ring;
   WorkItem item{};
-  for (ItemCursor<S::kKeys> items(a); items.next(item);) {
+  for (ItemCursor<S::kKeys, kCuts> items(a); items.next(item);) {
     const QueryTile& tile = item.tile;
     const KeySpan span = item.keys;
     const int32_t kv_head = item.head / (p.heads / p.kv_heads);
@@ -110,10 +110,10 @@ class QueryLoader {
 };
 
 /// One warp: all queries.
-template <class S>
+template <class S, bool kCuts = true>
 __device__ __forceinline__ void load_queries(const PrefillParams& a, QueryLoader<S> loader) {
   WorkItem item{};
-  for (ItemCursor<S::kKeys> items(a); items.next(item);) loader.load(item);
+  for (ItemCursor<S::kKeys, kCuts> items(a); items.next(item);) loader.load(item);
   loader.finish();
 }
 

@@ -27,6 +27,7 @@ struct Shape {
   // other, and a group's weights come before it waits for its products.
   static constexpr bool kTurns = D > 64;
   static constexpr bool kWeightsBeforeWait = !kTurns;
+  static constexpr int kRaise = 0;
   static constexpr int kKeyPanel = kKeys * 128;
   static constexpr int kQueryBytes = kPanels * kQueryPanel;
   static constexpr int kKeyBytes = kPanels * kKeyPanel;
@@ -78,7 +79,7 @@ __device__ __forceinline__ KeySpan key_tiles(const PrefillParams& a, const Query
 /// This block's items, heads that share keys one after another: a stretch of the line where tiles
 /// are cut; whole items otherwise, in rounds that run to and fro, so that a block which had the
 /// longest of one has the shortest of the next. Whole warps use it.
-template <int kKeys>
+template <int kKeys, bool kCuts = true>
 class ItemCursor {
  public:
   __device__ __forceinline__ explicit ItemCursor(const PrefillParams& a) : a_(a) {
@@ -86,14 +87,14 @@ class ItemCursor {
     // All asked for at once: none waits for what another says.
     int32_t chunk = 0, steps = 0, tiles = a.max_tiles;
     ops::PrefillWorker worker{0, 0};
-    if (a.cuts.cut != nullptr) {
+    if (kCuts && a.cuts.cut != nullptr) {
       chunk = a.cuts.cut[0];
       steps = a.cuts.cut[1];
       worker = a.cuts.workers[block];
     }
     if (a.tiles != nullptr) tiles = min(*a.count, a.max_tiles);
     chunk_ = chunk;
-    if (chunk > 0) {
+    if (kCuts && chunk > 0) {
       if (block * chunk < steps) end_ = min((block + 1) * chunk, steps);
       item_ = worker.item;
       at_ = worker.line;
@@ -106,7 +107,7 @@ class ItemCursor {
   __device__ __forceinline__ bool next(WorkItem& work) {
     const auto blocks = static_cast<int32_t>(gridDim.x), block = static_cast<int32_t>(blockIdx.x);
     while (at_ < end_) {
-      if (chunk_ > 0) {
+      if (kCuts && chunk_ > 0) {
         if (!find_tile(a_, item_ / a_.p.heads, work.tile)) return false;
         work.head = item_ % a_.p.heads;
         work.keys = key_tiles<kKeys>(a_, work.tile);

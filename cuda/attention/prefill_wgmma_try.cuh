@@ -16,21 +16,22 @@ inline int try_of(const char* name) {
   return value != nullptr ? std::atoi(value) : 0;
 }
 
-template <int D, int kQueries, int kStagedOfEach>
+template <int D, int kQueries, int kStagedOfEach, int kRaised = 0>
 struct TryShape : Shape<D> {
   using Base = Shape<D>;
   static constexpr int kQueryStages = kQueries;
   static constexpr bool kTurns = true;
   static constexpr bool kWeightsBeforeWait = false;
   static constexpr int kStaged = kStagedOfEach;
+  static constexpr int kRaise = kRaised;
   static constexpr int kStagedTile = Base::kKeys * D;
   static constexpr int kSharedBytes = kQueryStages * Base::kQueryBytes +
                                       2 * Base::kStages * Base::kKeyBytes +
                                       2 * kStaged * kStagedTile + 1024;
 };
 
-template <int D, int kStagedOfEach>
-inline constexpr bool kEarlyRelease<TryShape<D, 1, kStagedOfEach>> = true;
+template <int D, int kStagedOfEach, int kRaised>
+inline constexpr bool kEarlyRelease<TryShape<D, 1, kStagedOfEach, kRaised>> = true;
 
 /// What the warps that load and those that widen share.
 template <class S>
@@ -90,7 +91,7 @@ __device__ __forceinline__ void load_staged(const PrefillParams& a, const CUtens
 }
 
 /// One of the four warps that widen a quarter of the rows of all tiles.
-template <class S, int D, class T, bool kPair, bool kProfile>
+template <class S, int D, class T, bool kKeysFirst, bool kProfile>
 __device__ __forceinline__ void widen_all(uint32_t keys_at, uint32_t values_at, uint32_t staged_at,
                                           BarriersOf<S>& barriers, Staging<S>& staging,
                                           uint32_t nothing) {
@@ -121,28 +122,8 @@ __device__ __forceinline__ void widen_all(uint32_t keys_at, uint32_t values_at, 
     lap(0);
     int32_t rows = lane == 0 ? staging.rows[from.stage] : 0;
     rows = __shfl_sync(kFullWarp, rows, 0);
-    if (before >= 0) {
-      const uint32_t to =
-          values_at + own_to + static_cast<uint32_t>(value_ring.stage * S::kKeyBytes);
-      hopper::barrier_wait(address(&barriers.values_free[value_ring.stage]), value_ring.parity ^ 1);
-      lap(1);
-      hopper::barrier_wait(address(&staging.full[1][value_from.stage]), value_from.parity);
-      lap(2);
-      widen_rows<D, T, kRows>(
-          own_from + static_cast<uint32_t>((S::kStaged + value_from.stage) * S::kStagedTile), to,
-          nothing);
-      __syncwarp();
-      if (lane == 0) hopper::barrier_arrive(address(&staging.free[1][value_from.stage]));
-      if (before < (warp + 1) * kRows) clear_rows<D, kRows>(to, before - warp * kRows);
-      lap(3);
-      if constexpr (!kPair) {
-        hopper::fence_async();
-        __syncwarp();
-        if (lane == 0) hopper::barrier_arrive(address(&barriers.values_full[value_ring.stage]));
-        lap(5);
-      }
-    }
-    if (rows >= 0) {
+    const auto keys = [&] {
+      if (rows < 0) return;
       hopper::barrier_wait(address(&barriers.keys_free[ring.stage]), ring.parity ^ 1);
       lap(4);
       widen_rows<D, T, kRows>(own_from + static_cast<uint32_t>(from.stage * S::kStagedTile),
@@ -151,16 +132,32 @@ __device__ __forceinline__ void widen_all(uint32_t keys_at, uint32_t values_at, 
       __syncwarp();
       if (lane == 0) hopper::barrier_arrive(address(&staging.free[0][from.stage]));
       lap(3);
+      hopper::fence_async();
+      __syncwarp();
+      if (lane == 0) hopper::barrier_arrive(address(&barriers.keys_full[ring.stage]));
+      lap(5);
+    };
+    if constexpr (kKeysFirst) keys();
+    if (before >= 0) {
+      const uint32_t to =
+          values_at + own_to + static_cast<uint32_t>(value_ring.stage * S::kKeyBytes);
+      hopper::barrier_wait(address(&barriers.values_free[value_ring.stage]), value_ring.parity ^ 1);
+      lap(1);
+      hopper::barrier_wait(address(&staging.full[1][value_from.stage]), value_from.parity);
+      lap(2);
+      widen_rows<D, T, kRows, (S::kRaise > 0)>(
+          own_from + static_cast<uint32_t>((S::kStaged + value_from.stage) * S::kStagedTile), to,
+          nothing);
+      __syncwarp();
+      if (lane == 0) hopper::barrier_arrive(address(&staging.free[1][value_from.stage]));
+      if (before < (warp + 1) * kRows) clear_rows<D, kRows>(to, before - warp * kRows);
+      lap(3);
+      hopper::fence_async();
+      __syncwarp();
+      if (lane == 0) hopper::barrier_arrive(address(&barriers.values_full[value_ring.stage]));
+      lap(5);
     }
-    hopper::fence_async();
-    __syncwarp();
-    if (lane == 0) {
-      if (kPair && before >= 0) {
-        hopper::barrier_arrive(address(&barriers.values_full[value_ring.stage]));
-      }
-      if (rows >= 0) hopper::barrier_arrive(address(&barriers.keys_full[ring.stage]));
-    }
-    lap(5);
+    if constexpr (!kKeysFirst) keys();
     if (before >= 0) {
       value_ring.next();
       value_from.next();
@@ -184,7 +181,7 @@ __device__ __forceinline__ void widen_all(uint32_t keys_at, uint32_t values_at, 
   }
 }
 
-template <class S, int D, class T, class KV, bool kPair, bool kProfile>
+template <class S, int D, class T, class KV, bool kKeysFirst, int kLoad, bool kProfile>
 __global__ void __launch_bounds__(512, 1) prefill_try(const __grid_constant__ PrefillParams a,
                                                       const __grid_constant__ AttentionMaps maps) {
 #if defined(MMCORE_HOPPER)
@@ -219,7 +216,7 @@ __global__ void __launch_bounds__(512, 1) prefill_try(const __grid_constant__ Pr
   __syncthreads();
   const int of_groups = static_cast<int>(threadIdx.x) / kGroup;
   if (of_groups == 0) {
-    hopper::give_registers<40>();
+    hopper::give_registers<kLoad>();
     const int warp = static_cast<int>(threadIdx.x) / 32;
     if (warp == 0) {
       load_staged<S, D>(a, maps.k, maps.box_rows, staged_at, staging, 0);
@@ -230,9 +227,9 @@ __global__ void __launch_bounds__(512, 1) prefill_try(const __grid_constant__ Pr
       load_queries<S>(a, QueryLoader<S>(a, maps.q, queries_at, notes, barriers));
     }
   } else if (of_groups == 1) {
-    hopper::give_registers<56>();
-    widen_all<S, D, T, kPair, kProfile>(keys_at, values_at, staged_at, barriers, staging,
-                                        static_cast<uint32_t>(a.p.block_shift) >> 8);
+    hopper::give_registers<96 - kLoad>();
+    widen_all<S, D, T, kKeysFirst, kProfile>(keys_at, values_at, staged_at, barriers, staging,
+                                             static_cast<uint32_t>(a.p.block_shift) >> 8);
   } else {
     const int group = of_groups - 2;
     hopper::take_registers<208>();
@@ -243,17 +240,17 @@ __global__ void __launch_bounds__(512, 1) prefill_try(const __grid_constant__ Pr
 #endif
 }
 
-template <class S, int D, class T, class KV, bool kPair, bool kProfile = false>
+template <class S, int D, class T, class KV, bool kKeysFirst, int kLoad = 40, bool kProfile = false>
 Status launch_try(const char* op, const PrefillParams& a, const DeviceFacts& facts,
                   cudaStream_t stream) {
   AttentionMaps maps;
   MMCORE_RETURN_IF_ERROR(attention_maps(op, a, S::kKeys, maps));
   MMCORE_RETURN_IF_ERROR(
-      allow_shared(op, prefill_try<S, D, T, KV, kPair, kProfile>, S::kSharedBytes));
+      allow_shared(op, prefill_try<S, D, T, KV, kKeysFirst, kLoad, kProfile>, S::kSharedBytes));
   const auto blocks = a.cuts.num_workers > 0 ? a.cuts.num_workers
                                              : std::min<int64_t>(int64_t{a.max_tiles} * a.p.heads,
                                                                  facts.multiprocessors);
-  prefill_try<S, D, T, KV, kPair, kProfile>
+  prefill_try<S, D, T, KV, kKeysFirst, kLoad, kProfile>
       <<<static_cast<unsigned>(blocks), 512, S::kSharedBytes, stream>>>(a, maps);
   return launch_status(op);
 }

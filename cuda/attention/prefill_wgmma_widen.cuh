@@ -38,11 +38,13 @@ inline constexpr int kStagedBytes = 2 * Shape<D>::kKeys * D;
 /// Two e4m3, sign-extended to 16 bits each, as two T. Sign, exponent and mantissa go where T has
 /// them. The exponent is then off by the difference of the biases, of subnormals, too, which are
 /// T's: a multiplication by a power of two makes all of them right. A NaN becomes 480.
-template <class T>
+template <class T, bool kRaw>
 __device__ __forceinline__ uint32_t widen_pair(uint32_t two) {
   uint32_t out;
   if constexpr (std::is_same_v<T, __half>) {
     asm("mul.f16x2 %0, %1, %2;" : "=r"(out) : "r"(two << 7 & 0xbf80bf80u), "r"(0x5c005c00u));
+  } else if constexpr (kRaw) {
+    out = two << 4 & 0x87f087f0u;
   } else {
     asm("mul.bf16x2 %0, %1, %2;" : "=r"(out) : "r"(two << 4 & 0x87f087f0u), "r"(0x7b807b80u));
   }
@@ -59,7 +61,7 @@ __device__ __forceinline__ uint32_t extend(uint32_t four) {
 
 /// One warp: kRows rows of D e4m3, side by side at `from`, to rows of T in panels; from column
 /// kFirst on. A power of two of lanes has 8 elements each of one row.
-template <int D, class T, int kRows, int kFirst = 0>
+template <int D, class T, int kRows, bool kRaw = false, int kFirst = 0>
 __device__ __forceinline__ void widen_rows(uint32_t from, uint32_t to, uint32_t nothing) {
   constexpr int kLanes = static_cast<int>(std::bit_floor(static_cast<unsigned>(D - kFirst) / 8));
   constexpr int kRowsAtOnce = 32 / kLanes, kSteps = kRows / kRowsAtOnce;
@@ -87,10 +89,10 @@ __device__ __forceinline__ void widen_rows(uint32_t from, uint32_t to, uint32_t 
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
       const uint2 x = held[batch & 1][i];
-      words[i][0] = widen_pair<T>(extend<false>(x.x));
-      words[i][1] = widen_pair<T>(extend<true>(x.x));
-      words[i][2] = widen_pair<T>(extend<false>(x.y));
-      words[i][3] = widen_pair<T>(extend<true>(x.y));
+      words[i][0] = widen_pair<T, kRaw>(extend<false>(x.x));
+      words[i][1] = widen_pair<T, kRaw>(extend<true>(x.x));
+      words[i][2] = widen_pair<T, kRaw>(extend<false>(x.y));
+      words[i][3] = widen_pair<T, kRaw>(extend<true>(x.y));
     }
     // Nothing is written before all of it is there, as addresses seem to depend on it: ptxas would
     // widen 8 elements at a time in the same registers, and wait until they have been read.
@@ -109,7 +111,7 @@ __device__ __forceinline__ void widen_rows(uint32_t from, uint32_t to, uint32_t 
     }
   }
   if constexpr (kFirst + 8 * kLanes < D)
-    widen_rows<D, T, kRows, kFirst + 8 * kLanes>(from, to, nothing);
+    widen_rows<D, T, kRows, kRaw, kFirst + 8 * kLanes>(from, to, nothing);
 }
 
 /// One warp: zeroes rows [begin, kRows) where widen_rows() has written them. No key belongs to
