@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from mmcore._C import ops
 
-TILES = ("256", "192", "192wide", "144", "128", "64", "192quad", "192widequad", "256quad", "192widef", "128quad", "192late", "256split")  # fmt: skip
+TILES = ("256", "192", "192wide", "144", "128", "64", "192_late", "192x128", "176_wide", "128_t", "128_coop", "192_wide_f", "192_late_f", "176_late")  # fmt: skip
 samples: list[tuple[float, float, float]] = []
 
 
@@ -50,14 +50,14 @@ def variant(text: str) -> None:
     """'192wide:group=1024:blocks=128'."""
     name, *rest = text.split(":")
     os.environ["MMCORE_WGMMA_TILE"] = "" if name == "chosen" else str(TILES.index(name))
-    for key in ("group", "blocks"):
+    for key in ("group", "blocks", "all"):
         os.environ.pop("MMCORE_WGMMA_" + key.upper(), None)
     for item in rest:
         key, value = item.split("=")
         os.environ["MMCORE_WGMMA_" + key.upper()] = value
 
 
-def trial(title, tokens, n, k, act, scatter, names, slice_ms, rounds=3):
+def trial(title, tokens, n, k, act, scatter, names, slice_ms, rounds=4):
     sets = max(1, min(4, (160 << 20) // (2 * (tokens * (n + k) + n * k)) + 1))
     x = [torch.randn(tokens, k, device="cuda").bfloat16() for _ in range(sets)]
     w = [(torch.randn(n, k, device="cuda") / k**0.5).bfloat16() for _ in range(sets)]
@@ -101,7 +101,9 @@ def trial(title, tokens, n, k, act, scatter, names, slice_ms, rounds=3):
         graphs[name] = (capture(call, count), count, [], [], wrong)
     events = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     for turn_ in range(rounds + 1):
-        for name, (graph, count, times, clocks, _) in graphs.items():
+        for name, (graph, count, times, clocks, _) in (
+            list(graphs.items()) if turn_ % 2 else list(graphs.items())[::-1]
+        ):
             started = time.perf_counter()
             events[0].record()
             graph.replay()
@@ -165,7 +167,7 @@ def main() -> None:
             w = torch.randn(n, k, device="cuda").bfloat16()
             out = torch.empty(tokens, n, device="cuda", dtype=torch.bfloat16)
             F.linear(x, w)
-            for tile in ("192", "192wide", "192quad", "192widequad"):
+            for tile in ("192", "192wide", "192_late"):
                 variant(tile)
                 ops.linear(x, w, None, out, None, ops.ACTIVATIONS["gelu" if act else "none"], True)
             torch.cuda.synchronize()

@@ -32,13 +32,14 @@ const std::array kChoices = {
 };
 
 const std::array kTrials = {
-    Choice{kTile192Quad, 1.0, 1.0, run_wgmma_192_quad},
-    Choice{kTile192WideQuad, 1.0, 1.0, run_wgmma_192_wide_quad},
-    Choice{kTile256Quad, 1.0, 1.0, run_wgmma_256_quad},
-    Choice{kTile192WideF, 1.0, 1.0, run_wgmma_192_wide_f},
-    Choice{kTile128Quad, 1.0, 1.0, run_wgmma_128_quad},
     Choice{kTile192Late, 1.0, 1.0, run_wgmma_192_late},
-    Choice{kTile256Split, 1.0, 1.0, run_wgmma_256_split},
+    Choice{kTile192x128, 1.0, 1.0, run_wgmma_192x128},
+    Choice{kTile176Wide, 1.0, 1.0, run_wgmma_176_wide},
+    Choice{kTile128T, 1.0, 1.0, run_wgmma_128_t},
+    Choice{kTile128Coop, 1.0, 1.0, run_wgmma_128_coop},
+    Choice{kTile192WideF, 1.0, 1.0, run_wgmma_192_wide_f},
+    Choice{kTile192LateF, 1.0, 1.0, run_wgmma_192_late_f},
+    Choice{kTile176Late, 1.0, 1.0, run_wgmma_176_late},
 };
 
 /// Clusters that run side by side. One of four takes a whole group of four multiprocessors, of
@@ -69,7 +70,11 @@ double estimate(const Choice& choice, const MatrixProblem& p, int multiprocessor
 int wgmma_blocks(const WgmmaTile& tile, const MatrixProblem& p, const DeviceFacts& facts) {
   const WgmmaTiles tiles = tiles_of(tile, p.tokens, p.n);
   const int64_t side_by_side = slots(tile, facts.multiprocessors), all = tiles.f * tiles.t;
-  const int64_t clusters = std::min(2 * all - whole_tiles(tile, all, side_by_side), side_by_side);
+  // As many as the number of rounds asks for: what the others would have done meanwhile, with the
+  // power that they leave.
+  const int64_t rounds = std::max<int64_t>(1, (all + side_by_side - 1) / side_by_side);
+  const int64_t clusters = std::getenv("MMCORE_WGMMA_ALL") != nullptr ? std::min(all, side_by_side)
+                                                                      : (all + rounds - 1) / rounds;
   return static_cast<int>(clusters) * tile.cluster_f * tile.cluster_t;
 }
 

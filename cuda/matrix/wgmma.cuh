@@ -10,9 +10,7 @@
 #include <cuda.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
-#include <cstdio>
 #include <cstdlib>
 
 #include "device/hopper.cuh"
@@ -27,37 +25,17 @@
 namespace mmcore::cuda {
 namespace hopper {
 
-/// Which tile of the problem a block works on, and which steps along k.
+/// Which tile of the problem a block works on.
 struct TileAt {
   int f, t;  // first feature, first token
-  int step, steps;
-  bool split;  // the sum is divided with another block
 
   template <class C>
-  static __device__ __forceinline__ TileAt of(int piece, int in_f, int in_t, const WgmmaParams& p) {
-    const int steps = (p.k + C::kK - 1) / C::kK;
-    if (C::kSplit && piece >= p.whole) {
-      const int cut = piece - p.whole, half = (steps + 1) / 2;
-      TileAt at = tile<C>(p.whole + cut / 2, in_f, cut % 2, p);
-      at.step = in_t * half;  // a step too many reads zeros
-      at.steps = half;
-      at.split = true;
-      return at;
-    }
-    TileAt at = tile<C>(piece, in_f, in_t, p);
-    at.steps = steps;
-    return at;
-  }
-
- private:
-  template <class C>
-  static __device__ __forceinline__ TileAt tile(int tile, int in_f, int in_t,
-                                                const WgmmaParams& p) {
+  static __device__ __forceinline__ TileAt of(int tile, int in_f, int in_t, const WgmmaParams& p) {
     const int per_group = p.group * p.tiles_f;
     const int first = tile / per_group * p.group, rest = tile % per_group;
     const int size = min(p.group, p.tiles_t - first);
     return {(rest / size * C::kClusterF + in_f) * C::kFeatures,
-            ((first + rest % size) * C::kClusterT + in_t) * C::kTokens, 0, 0, false};
+            ((first + rest % size) * C::kClusterT + in_t) * C::kTokens};
   }
 };
 
@@ -69,9 +47,6 @@ struct Stages {
   __device__ uint32_t tokens(int stage) const { return weights(stage) + C::kWeightBytes; }
   __device__ uint32_t full(int stage) const { return base + C::kBarriersAt + stage * 16; }
   __device__ uint32_t empty(int stage) const { return full(stage) + 8; }
-  // Of blocks that divide a sum: the other's stages may be written, its sums have come.
-  __device__ uint32_t room() const { return base + C::kSplitAt; }
-  __device__ uint32_t received(int warpgroup) const { return room() + 8 + warpgroup * 8; }
   __device__ uint32_t out(int warpgroup) const {
     return base + C::kOutAt + warpgroup * C::kOutBytes;
   }
@@ -104,14 +79,7 @@ struct Producer {
 
   __device__ __forceinline__ void weights(int stage, int step, const TileAt& at) const {
     const uint32_t to = stages.weights(stage) + in_t * kShareW * 128, full = stages.full(stage);
-    step += at.step;
-    if (C::kSplit && at.split) {
-#pragma unroll
-      for (int i = 0; i < C::kClusterT; ++i) {
-        copy_box(stages.weights(stage) + i * kShareW * 128, map_w, full, step * C::kK,
-                 at.f + i * kShareW);
-      }
-    } else if constexpr (C::kClusterT > 1) {
+    if constexpr (C::kClusterT > 1) {
       copy_box_to(to, map_w, full, step * C::kK, at.f + in_t * kShareW, mask_w);
     } else {
       copy_box(to, map_w, full, step * C::kK, at.f);
@@ -119,7 +87,6 @@ struct Producer {
   }
   __device__ __forceinline__ void tokens(int stage, int step, const TileAt& at) const {
     const uint32_t to = stages.tokens(stage) + in_f * kShareX * 128, full = stages.full(stage);
-    step += at.step;
     if constexpr (C::kClusterF > 1) {
       copy_box_to(to, map_x, full, step * C::kK, at.t + in_f * kShareX, mask_x);
     } else {
@@ -129,12 +96,13 @@ struct Producer {
 
   __device__ __forceinline__ void run() const {
     Ring<C::kStages> ring;
-    const int clusters = gridDim.x / C::kCluster, tiles = p.pieces;
+    const int steps = (p.k + C::kK - 1) / C::kK;
+    const int clusters = gridDim.x / C::kCluster, tiles = p.tiles_f * p.tiles_t;
     int tile = blockIdx.x / C::kCluster, done = 0;
     if (p.steady_weights && tile < tiles) {
       // All stages are empty. Weights before the kernel in front has ended, tokens behind it.
       const TileAt at = TileAt::of<C>(tile, in_f, in_t, p);
-      done = min(at.steps, C::kStages);
+      done = min(steps, C::kStages);
       for (int i = 0; i < done; ++i) {
         barrier_expect(stages.full(i), C::kStageBytes);
         weights(i, i, at);
@@ -147,7 +115,7 @@ struct Producer {
     }
     for (; tile < tiles; tile += clusters, done = 0) {
       const TileAt at = TileAt::of<C>(tile, in_f, in_t, p);
-      for (int i = done; i < at.steps; ++i, ring.next()) {
+      for (int i = done; i < steps; ++i, ring.next()) {
         barrier_wait(stages.empty(ring.stage), ring.parity ^ 1);
         barrier_expect(stages.full(ring.stage), C::kStageBytes);
         weights(ring.stage, i, at);
@@ -175,44 +143,6 @@ __device__ __forceinline__ void release(uint32_t empty, int lane, int rank) {
 __device__ __forceinline__ void turn_wait(int warpgroup) { named_sync(warpgroup + 1, 256); }
 __device__ __forceinline__ void turn_pass(int to_warpgroup) { named_arrive(to_warpgroup + 1, 256); }
 
-/// Adds to half of a tile's tokens what the other block has summed of them, and gives it the other
-/// half; all stages have been read. Ends with the sums in `mine`, of tokens in_t * kTokens / 2 on.
-template <class C>
-__device__ __forceinline__ void exchange(const float (&acc)[C::kTokens / 2],
-                                         float (&mine)[C::kTokens / 4], const Stages<C>& stages,
-                                         int in_f, int in_t, int thread, int warpgroup) {
-  constexpr int kPieces = C::kTokens / 16;  // of four sums
-  const auto peer = static_cast<uint32_t>(in_f + (1 - in_t) * C::kClusterF);
-  const uint32_t inbox = stages.base + warpgroup * (C::kHalfBytes / 2) + thread * 16;
-  fence_async();
-  __syncwarp();
-  if (thread % 32 == 0) barrier_arrive_at(stages.room(), peer);
-  if (thread == 0) barrier_expect(stages.received(warpgroup), C::kHalfBytes / 2);
-  barrier_wait(stages.room(), 0);
-#pragma unroll
-  for (int i = 0; i < kPieces; ++i) {
-    float v[4];
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const float low = acc[i * 4 + j], high = acc[C::kTokens / 4 + i * 4 + j];
-      v[j] = in_t == 0 ? high : low;
-      mine[i * 4 + j] = in_t == 0 ? low : high;
-    }
-    send_to(inbox + i * 2048, stages.received(warpgroup), peer, v);
-  }
-  barrier_wait(stages.received(warpgroup), 0);
-#pragma unroll
-  for (int i = 0; i < kPieces; ++i) {
-    float v[4];
-    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
-                 : "=f"(v[0]), "=f"(v[1]), "=f"(v[2]), "=f"(v[3])
-                 : "r"(inbox + i * 2048)
-                 : "memory");
-#pragma unroll
-    for (int j = 0; j < 4; ++j) mine[i * 4 + j] += v[j];
-  }
-}
-
 /// Multiplies and stores; a warpgroup (0 or 1).
 template <class C>
 __device__ __forceinline__ void consume(const Stages<C>& stages, const WgmmaParams& p, int rank,
@@ -222,7 +152,7 @@ __device__ __forceinline__ void consume(const Stages<C>& stages, const WgmmaPara
   const int thread = threadIdx.x & 127, lane = thread & 31;
   const int first_feature = kTurns ? 0 : warpgroup * C::kAtoms * 64;
   const int steps = (p.k + C::kK - 1) / C::kK;
-  const int clusters = gridDim.x / C::kCluster, tiles = p.pieces;
+  const int clusters = gridDim.x / C::kCluster, tiles = p.tiles_f * p.tiles_t;
   const int stride = kTurns ? 2 * clusters : clusters;
   int tile = blockIdx.x / C::kCluster;
   Ring<C::kStages> ring;
@@ -240,7 +170,7 @@ __device__ __forceinline__ void consume(const Stages<C>& stages, const WgmmaPara
     const TileNotes<C> notes(p, feature, at.t, thread);
     if (kTurns && !first) turn_wait(warpgroup);
     int previous = 0;
-    for (int i = 0; i < at.steps; ++i) {
+    for (int i = 0; i < steps; ++i) {
       barrier_wait(stages.full(ring.stage), ring.parity);
       const Operand w(stages.weights(ring.stage) + first_feature * 128);
       const Operand x(stages.tokens(ring.stage));
@@ -269,17 +199,8 @@ __device__ __forceinline__ void consume(const Stages<C>& stages, const WgmmaPara
     for (int a = 0; a < C::kAtoms; ++a) hold(acc[a]);
     release<C>(stages.empty(previous), lane, rank);
     if (kTurns) ring.skip(steps);
-    put_rows(notes, thread, stages.out(warpgroup));
-    if constexpr (C::kSplit) {
-      if (at.split) {
-        float mine[1][C::kTokens / 4];
-        exchange<C>(acc[0], mine[0], stages, in_f, in_t, thread, warpgroup);
-        store_atoms<C>(mine, notes.bias, feature, in_t * (C::kTokens / 2), thread,
-                       stages.out(warpgroup), 3 + warpgroup, p);
-        continue;
-      }
-    }
-    store_atoms<C>(acc, notes.bias, feature, 0, thread, stages.out(warpgroup), 3 + warpgroup, p);
+    put_rows<C>(notes, thread, stages.out(warpgroup), 3 + warpgroup);
+    store_atoms<C>(acc, notes.bias, feature, thread, stages.out(warpgroup), 3 + warpgroup, p);
   }
 }
 
@@ -304,11 +225,10 @@ __device__ __forceinline__ void consume_late(const Stages<C>& stages, const Wgmm
   const int steps = (p.k + C::kK - 1) / C::kK;
   const int clusters = gridDim.x / C::kCluster, tiles = p.tiles_f * p.tiles_t;
   const uint32_t out = stages.out(warpgroup);
+  using T = typename C::T;
   Ring<C::kStages> ring;
   wait_for_predecessor();
   float acc[1][C::kTokens / 2], late[1][C::kTokens / 2];
-  float late_bias[1][2] = {};
-  int late_feature = -1;
   int previous = 0;
   const auto multiply_both = [&](int begin) {
     for (int i = begin; i < steps; ++i) {
@@ -320,9 +240,8 @@ __device__ __forceinline__ void consume_late(const Stages<C>& stages, const Wgmm
       begin_products();
 #pragma unroll
       for (int step = 0; step < C::kK / 16; ++step) {
-        multiply_shared<typename C::T>(acc[0], w.at(step * 32), x.at(step * 32), i + step > 0);
-        multiply_shared<typename C::T>(late[0], w.at(step * 32 + 64 * 128), x.at(step * 32),
-                                       i + step > 0);
+        multiply_shared<T>(acc[0], w.at(step * 32), x.at(step * 32), i + step > 0);
+        multiply_shared<T>(late[0], w.at(step * 32 + 64 * 128), x.at(step * 32), i + step > 0);
       }
       commit_products();
       await_products<1>();
@@ -343,16 +262,16 @@ __device__ __forceinline__ void consume_late(const Stages<C>& stages, const Wgmm
   TileNotes<C> notes(p, at.f + first_feature, at.t, thread);
   multiply_both(0);
   while (true) {
-    put_rows(notes, thread, out);
+    const int feature = at.f + first_feature;
     const float bias[1][2] = {{notes.bias[0][0], notes.bias[0][1]}};
-    store_atoms<C>(acc, bias, at.f + first_feature, 0, thread, out, 3 + warpgroup, p);
-    late_feature = at.f + first_feature + 64;
-    late_bias[0][0] = notes.bias[1][0];
-    late_bias[0][1] = notes.bias[1][1];
+    put_rows<C>(notes, thread, out, 3 + warpgroup);
+    store_atoms<C>(acc, bias, feature, thread, out, 3 + warpgroup, p);
+    const float late_bias[1][2] = {{notes.bias[1][0], notes.bias[1][1]}};
     tile += clusters;
-    if (tile >= tiles) break;
-    at = TileAt::of<C>(tile, in_f, in_t, p);
-    notes = TileNotes<C>(p, at.f + first_feature, at.t, thread);
+    if (tile >= tiles) {
+      store_atoms<C>(late, late_bias, feature + 64, thread, out, 3 + warpgroup, p);
+      break;
+    }
     Ring<C::kStages> early = ring;
 #pragma unroll
     for (int i = 0; i < C::kStages; ++i, early.next()) {
@@ -364,7 +283,9 @@ __device__ __forceinline__ void consume_late(const Stages<C>& stages, const Wgmm
       multiply_atom<C>(acc[0], w, x, 0, i > 0);
       commit_products();
     }
-    store_atoms<C>(late, late_bias, late_feature, 0, thread, out, 3 + warpgroup, p);
+    store_atoms<C>(late, late_bias, feature + 64, thread, out, 3 + warpgroup, p);
+    at = TileAt::of<C>(tile, in_f, in_t, p);
+    notes = TileNotes<C>(p, at.f + first_feature, at.t, thread);
 #pragma unroll
     for (int i = 0; i < C::kStages; ++i) {
       const Operand w(stages.weights(ring.stage) + first_feature * 128);
@@ -382,7 +303,6 @@ __device__ __forceinline__ void consume_late(const Stages<C>& stages, const Wgmm
     hold(acc[0]);
     multiply_both(C::kStages);
   }
-  store_atoms<C>(late, late_bias, late_feature, 0, thread, out, 3 + warpgroup, p);
 }
 
 }  // namespace hopper
@@ -405,10 +325,6 @@ __global__ void __launch_bounds__(C::kThreads, 1)
       barrier_init(stages.full(i), 1);
       barrier_init(stages.empty(i), kWarps * C::kPeers);
     }
-    if constexpr (C::kSplit) {
-      barrier_init(stages.room(), kWarps);
-      for (int i = 0; i < 2; ++i) barrier_init(stages.received(i), 1);
-    }
     barrier_init_fence();
   }
   if constexpr (C::kCluster > 1) {
@@ -418,11 +334,11 @@ __global__ void __launch_bounds__(C::kThreads, 1)
     __syncthreads();
   }
   if (threadIdx.x < 128) {
-    give_registers<40>();
+    give_registers<24>();
     if (threadIdx.x == 0) Producer<C>(stages, map_w, map_x, p, rank).run();
     __syncwarp();
   } else {
-    take_registers<232>();
+    take_registers<240>();
     if constexpr (C::kTile.late) {
       consume_late<C>(stages, p, rank, static_cast<int>(threadIdx.x) / 128 - 1);
     } else {
@@ -436,33 +352,6 @@ __global__ void __launch_bounds__(C::kThreads, 1)
 #endif
 }
 
-/// Clusters that find multiprocessors of their own at once: of four blocks, as many as groups of
-/// multiprocessors have room for, which differs from chip to chip. Asked once.
-template <class C>
-int clusters_at_once() {
-  static std::atomic<int> most = -1;
-  if (most < 0) {
-    cudaLaunchAttribute cluster{};
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim = {C::kCluster, 1, 1};
-    cudaLaunchConfig_t config{};
-    config.gridDim = dim3(C::kCluster);
-    config.blockDim = dim3(C::kThreads);
-    config.dynamicSmemBytes = C::kSharedBytes;
-    config.attrs = &cluster;
-    config.numAttrs = 1;
-    int found = 0;
-    if (cudaOccupancyMaxActiveClusters(&found, wgmma_kernel<C>, &config) != cudaSuccess) {
-      static_cast<void>(cudaGetLastError());
-      found = 1;
-    }
-    if (std::getenv("MMCORE_WGMMA_SAY") != nullptr)
-      std::printf("clusters of %d: %d\n", C::kCluster, found);
-    most = found;
-  }
-  return most;
-}
-
 /// Launches one tile shape; p.dtype is that of C.
 template <class C>
 Status launch_wgmma(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream) {
@@ -472,7 +361,6 @@ Status launch_wgmma(const char* op, const MatrixProblem& p, int blocks, cudaStre
   MMCORE_RETURN_IF_ERROR(row_map(op, p.dtype, p.x, p.tokens, p.k, p.x_stride,
                                  C::kTokens / C::kClusterF, C::kK, map_x));
   MMCORE_RETURN_IF_ERROR(allow_shared(op, wgmma_kernel<C>, C::kSharedBytes));
-  if (C::kCluster > 2) blocks = std::min(blocks, clusters_at_once<C>() * C::kCluster);
   if (const char* most = std::getenv("MMCORE_WGMMA_BLOCKS"))
     blocks = std::min(blocks, std::atoi(most));
   const char* group_text = std::getenv("MMCORE_WGMMA_GROUP");
@@ -480,7 +368,6 @@ Status launch_wgmma(const char* op, const MatrixProblem& p, int blocks, cudaStre
       group_text != nullptr ? std::atoi(group_text)
                             : 2048;  // with 16 tiles of features: little is read twice from memory
   const WgmmaTiles tiles = tiles_of(C::kTile, p.tokens, p.n);
-  const int64_t all = tiles.f * tiles.t, whole = whole_tiles(C::kTile, all, blocks / C::kCluster);
   const WgmmaParams params{.bias = p.bias,
                            .target = {p.out, p.out_stride, p.rows, p.out_rows},
                            .tokens = static_cast<int>(p.tokens),
@@ -488,8 +375,6 @@ Status launch_wgmma(const char* op, const MatrixProblem& p, int blocks, cudaStre
                            .k = static_cast<int>(p.k),
                            .tiles_f = static_cast<int>(tiles.f),
                            .tiles_t = static_cast<int>(tiles.t),
-                           .whole = static_cast<int>(whole),
-                           .pieces = static_cast<int>(2 * all - whole),
                            .group = kGroupTokens / (C::kTokens * C::kClusterT) > 0
                                         ? kGroupTokens / (C::kTokens * C::kClusterT)
                                         : 1,

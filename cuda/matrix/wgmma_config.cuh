@@ -13,7 +13,6 @@ struct WgmmaParams {
   RowTarget target;
   int tokens, n, k;
   int tiles_f, tiles_t;  // of a whole cluster
-  int whole, pieces;     // cluster tiles computed whole; those and two for each of the others
   int group;             // of tiles_t that go together through all features
   ActivationForm act;
   bool steady_weights;  // the kernel in front does not write them
@@ -32,30 +31,23 @@ struct WgmmaConfig {
   static constexpr int kWeightBytes = kFeatures * kK * 2, kTokenBytes = kTokens * kK * 2;
   static constexpr int kStageBytes = kWeightBytes + kTokenBytes;
 
-  // A warpgroup's results on their way out: some tokens at a time, rows a piece apart from a
-  // multiple of 128 bytes, so that eight of them lie in different banks; then where rows go.
-  static constexpr int kSlice = kTokens % 48 == 0 && kTokens % 32 != 0 ? 48 : 32;
+  // A warpgroup's results on their way out: 16 tokens at a time, two such slices in turns, rows a
+  // piece apart from a multiple of 128 bytes, so that eight of them lie in different banks; then
+  // where rows go.
+  static constexpr int kSlice = 16;
   static constexpr int kSliceStride = kAtoms * 128 + 16;
   static constexpr int kSliceBytes = kSlice * kSliceStride;
-  static constexpr int kOutBytes = kSliceBytes + kTokens * 8;
+  static constexpr int kRowsAt = 2 * kSliceBytes;
+  static constexpr int kOutBytes = kRowsAt + kTokens * 8;
 
-  // Blocks that divide a sum exchange halves of their tiles, each through the other's stages.
-  static constexpr bool kSplit = kTile.split;
-  static constexpr int kHalfBytes = kFeatures * kTokens / 2 * 4;
-  static constexpr int kSplitBytes = kSplit ? 32 : 0;
-
-  static constexpr int kRoom =
-      (227 * 1024 - 1024 - 2 * kOutBytes - kSplitBytes) / (kStageBytes + 16);
+  static constexpr int kRoom = (227 * 1024 - 1024 - 2 * kOutBytes) / (kStageBytes + 16);
   static constexpr int kStages = kRoom < 8 ? kRoom : 8;
   static constexpr int kBarriersAt = kStages * kStageBytes;
-  static constexpr int kSplitAt = kBarriersAt + kStages * 16;
-  static constexpr int kOutAt = kSplitAt + kSplitBytes;
+  static constexpr int kOutAt = kBarriersAt + kStages * 16;
   static constexpr int kSharedBytes = 1024 + kOutAt + 2 * kOutBytes;
   static constexpr int kThreads = 384;
   static_assert(kTokens / kClusterF % 8 == 0 && kFeatures / kClusterT % 8 == 0);
   static_assert(kTokenBytes % 1024 == 0 && kTokens % kSlice == 0 && kStages >= 2);
-  static_assert(!kSplit || (!kTile.turns && kAtoms == 1 && kClusterT == 2));
-  static_assert(!kSplit || (kHalfBytes <= kStages * kStageBytes && kTokens / 2 % kSlice == 0));
 };
 
 }  // namespace mmcore::cuda

@@ -15,7 +15,6 @@ struct WgmmaTile {
   int cluster_f, cluster_t;
   bool turns;
   bool late = false;
-  bool split = false;
 };
 
 inline constexpr WgmmaTile kTile256 = {128, 256, 2, 1, false};
@@ -23,13 +22,14 @@ inline constexpr WgmmaTile kTile192 = {128, 192, 2, 1, true};
 inline constexpr WgmmaTile kTile192Wide = {256, 192, 1, 2, false};
 inline constexpr WgmmaTile kTile144 = {128, 144, 2, 1, false};  // four cover a picture's 576 rows
 inline constexpr WgmmaTile kTile128 = {128, 128, 2, 1, true};
-inline constexpr WgmmaTile kTile192Quad = {128, 192, 2, 2, true};
-inline constexpr WgmmaTile kTile192WideQuad = {256, 192, 2, 2, false};
-inline constexpr WgmmaTile kTile256Quad = {128, 256, 2, 2, false};
-inline constexpr WgmmaTile kTile192Late = {256, 192, 2, 2, false, true};
-inline constexpr WgmmaTile kTile256Split = {128, 256, 2, 2, false, false, true};
+inline constexpr WgmmaTile kTile192Late = {256, 192, 1, 2, false, true};
+inline constexpr WgmmaTile kTile192x128 = {192, 128, 2, 1, true};
+inline constexpr WgmmaTile kTile176Wide = {256, 176, 2, 1, false};
+inline constexpr WgmmaTile kTile128T = {128, 128, 1, 2, true};
+inline constexpr WgmmaTile kTile128Coop = {128, 128, 2, 1, false};
 inline constexpr WgmmaTile kTile192WideF = {256, 192, 2, 1, false};
-inline constexpr WgmmaTile kTile128Quad = {128, 128, 2, 2, true};
+inline constexpr WgmmaTile kTile192LateF = {256, 192, 2, 1, false, true};
+inline constexpr WgmmaTile kTile176Late = {256, 176, 2, 1, false, true};
 inline constexpr WgmmaTile kTile64 = {128, 64, 1, 1, true};
 
 /// Clusters' tiles along features and tokens.
@@ -43,14 +43,6 @@ inline WgmmaTiles tiles_of(const WgmmaTile& tile, int64_t tokens, int64_t n) {
   return {(n + f - 1) / f, (tokens + t - 1) / t};
 }
 
-/// How many of `all` clusters' tiles are computed whole. The others, too few for all clusters, are
-/// halved: one cluster takes the first tile of tokens, another one the second, and of each the
-/// blocks that share features divide the sum.
-inline int64_t whole_tiles(const WgmmaTile& tile, int64_t all, int64_t clusters) {
-  const int64_t rest = all % clusters;
-  return tile.split && 2 * rest <= clusters ? all - rest : all;
-}
-
 /// Blocks to launch: as many as run side by side, or as there are tiles.
 int wgmma_blocks(const WgmmaTile& tile, const MatrixProblem& p, const DeviceFacts& facts);
 
@@ -60,15 +52,16 @@ Status run_wgmma_192(const char* op, const MatrixProblem& p, int blocks, cudaStr
 Status run_wgmma_192_wide(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
 Status run_wgmma_144(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
 Status run_wgmma_128(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
-Status run_wgmma_192_quad(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
-Status run_wgmma_192_wide_quad(const char* op, const MatrixProblem& p, int blocks,
-                               cudaStream_t stream);
-Status run_wgmma_256_quad(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
-Status run_wgmma_256_split(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
 Status run_wgmma_192_late(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
+Status run_wgmma_192x128(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
+Status run_wgmma_176_wide(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
+Status run_wgmma_128_t(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
+Status run_wgmma_128_coop(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
 Status run_wgmma_192_wide_f(const char* op, const MatrixProblem& p, int blocks,
                             cudaStream_t stream);
-Status run_wgmma_128_quad(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
+Status run_wgmma_192_late_f(const char* op, const MatrixProblem& p, int blocks,
+                            cudaStream_t stream);
+Status run_wgmma_176_late(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
 Status run_wgmma_64(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
 
 }  // namespace mmcore::cuda

@@ -240,11 +240,12 @@ struct Tile {
   const WgmmaTile& shape;
   RunTile run;
 };
-const std::array kTiles = {
-    Tile{"256", kTile256, run_wgmma_256}, Tile{"256 split", kTile256Split, run_wgmma_256_split},
-    Tile{"192", kTile192, run_wgmma_192}, Tile{"192 wide", kTile192Wide, run_wgmma_192_wide},
-    Tile{"144", kTile144, run_wgmma_144}, Tile{"128", kTile128, run_wgmma_128},
-    Tile{"64", kTile64, run_wgmma_64}};
+const std::array kTiles = {Tile{"256", kTile256, run_wgmma_256},
+                           Tile{"192", kTile192, run_wgmma_192},
+                           Tile{"192 wide", kTile192Wide, run_wgmma_192_wide},
+                           Tile{"144", kTile144, run_wgmma_144},
+                           Tile{"128", kTile128, run_wgmma_128},
+                           Tile{"64", kTile64, run_wgmma_64}};
 
 /// Few blocks, so that each works on several tiles.
 TEST_F(LinearTest, EveryWgmmaTile) {
