@@ -26,11 +26,14 @@ LLAVA, LLAMA3, SMOLVLM = (32, 32, 128), (32, 8, 128), (9, 3, 64)
 DECODES = (
     ("llama3 1x4096 (pub 10.4)", LLAMA3, 1, 4096),
     ("llama3 8x1024 (pub 11.3)", LLAMA3, 8, 1024),
+    ("llama3 16x1024", LLAMA3, 16, 1024),
     ("llama3 32x1024 (pub 27.2)", LLAMA3, 32, 1024),
     ("llama3 32x4096 (pub 101)", LLAMA3, 32, 4096),
     ("llama3 128x1024 (pub 95.8)", LLAMA3, 128, 1024),
     ("llava7b 1x1024", LLAVA, 1, 1024),
     ("llava7b 32x1024", LLAVA, 32, 1024),
+    ("smolvlm 8x1024", SMOLVLM, 8, 1024),
+    ("smolvlm 32x512", SMOLVLM, 32, 512),
     ("smolvlm 128x1024", SMOLVLM, 128, 1024),
 )
 """Label, heads, sequences, keys of each."""

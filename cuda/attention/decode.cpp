@@ -2,11 +2,9 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-#include <cuda_fp8.h>
 
 #include <initializer_list>
 #include <string>
-#include <type_traits>
 
 #include "attention/decode_params.h"
 
@@ -76,34 +74,32 @@ DecodeParams params_of(const ops::AttentionProblem& p, const DecodeWork& work) {
           .kv_dtype = p.kv_dtype};
 }
 
-template <class T, class KV, int kDim>
-Status launch_kv(const DecodeParams& params, int32_t workers, const DeviceFacts& facts,
-                 cudaStream_t stream) {
-  if constexpr (std::is_same_v<KV, __nv_fp8_e4m3>) {
-    return launch_decode_float8<T, kDim>(params, workers, facts, stream);
-  } else {
-    return launch_decode_rows<T, KV, kDim>(params, workers, facts, stream);
-  }
+template <class T, int kDim>
+Status launch_typed(const DecodeParams& params, int64_t all_units, int32_t workers,
+                    const DeviceFacts& facts, cudaStream_t stream) {
+  return params.kv_dtype == DType::kFloat8E4M3
+             ? launch_decode_float8<T, kDim>(params, all_units, workers, facts, stream)
+             : launch_decode_rows<T, T, kDim>(params, workers, facts, stream);
 }
 
-template <class T, class KV>
-Status launch_dim(const DecodeParams& params, int32_t workers, const DeviceFacts& facts,
-                  cudaStream_t stream) {
+template <class T>
+Status launch_dim(const DecodeParams& params, int64_t all_units, int32_t workers,
+                  const DeviceFacts& facts, cudaStream_t stream) {
   switch (params.head_dim) {
     case 32:
-      return launch_kv<T, KV, 32>(params, workers, facts, stream);
+      return launch_typed<T, 32>(params, all_units, workers, facts, stream);
     case 64:
-      return launch_kv<T, KV, 64>(params, workers, facts, stream);
+      return launch_typed<T, 64>(params, all_units, workers, facts, stream);
     case 72:
-      return launch_kv<T, KV, 72>(params, workers, facts, stream);
+      return launch_typed<T, 72>(params, all_units, workers, facts, stream);
     case 80:
-      return launch_kv<T, KV, 80>(params, workers, facts, stream);
+      return launch_typed<T, 80>(params, all_units, workers, facts, stream);
     case 96:
-      return launch_kv<T, KV, 96>(params, workers, facts, stream);
+      return launch_typed<T, 96>(params, all_units, workers, facts, stream);
     case 128:
-      return launch_kv<T, KV, 128>(params, workers, facts, stream);
+      return launch_typed<T, 128>(params, all_units, workers, facts, stream);
     case 256:
-      return launch_kv<T, KV, 256>(params, workers, facts, stream);
+      return launch_typed<T, 256>(params, all_units, workers, facts, stream);
     default:
       return Status::unsupported("paged_attention: no decode kernel for head dim " +
                                  std::to_string(params.head_dim));
@@ -116,17 +112,16 @@ Status launch_decode(const ops::AttentionProblem& problem, const DecodeWork& wor
                      const DeviceFacts& facts, cudaStream_t stream) {
   DecodeParams params = params_of(problem, work);
   // Where the call's sequences are few enough, whatever their lengths in this step.
-  params.teams = facts.capability >= 90 &&
-                 ops::may_have_teams(int64_t{problem.sequences} * params.units, work.num_workers);
-  const auto launch = [&]<class T>() {
-    return params.kv_dtype == DType::kFloat8E4M3
-               ? launch_dim<T, __nv_fp8_e4m3>(params, work.num_workers, facts, stream)
-               : launch_dim<T, T>(params, work.num_workers, facts, stream);
-  };
+  const int64_t all_units = int64_t{problem.sequences} * params.units;
+  params.teams = facts.capability >= 90 && ops::may_have_teams(all_units, work.num_workers);
   const bool typed = params.kv_dtype == params.dtype || params.kv_dtype == DType::kFloat8E4M3;
   if (typed && aligned(params)) {
-    if (params.dtype == DType::kBFloat16) return launch.operator()<__nv_bfloat16>();
-    if (params.dtype == DType::kFloat16) return launch.operator()<__half>();
+    if (params.dtype == DType::kBFloat16) {
+      return launch_dim<__nv_bfloat16>(params, all_units, work.num_workers, facts, stream);
+    }
+    if (params.dtype == DType::kFloat16) {
+      return launch_dim<__half>(params, all_units, work.num_workers, facts, stream);
+    }
   }
   return launch_decode_plain(params, work.num_workers, stream);
 }

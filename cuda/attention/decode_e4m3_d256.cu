@@ -2,9 +2,9 @@
 
 namespace mmcore::cuda {
 
-template Status launch_decode_float8<__nv_bfloat16, 256>(const DecodeParams&, int32_t,
+template Status launch_decode_float8<__nv_bfloat16, 256>(const DecodeParams&, int64_t, int32_t,
                                                          const DeviceFacts&, cudaStream_t);
-template Status launch_decode_float8<__half, 256>(const DecodeParams&, int32_t, const DeviceFacts&,
-                                                  cudaStream_t);
+template Status launch_decode_float8<__half, 256>(const DecodeParams&, int64_t, int32_t,
+                                                  const DeviceFacts&, cudaStream_t);
 
 }  // namespace mmcore::cuda

@@ -13,8 +13,8 @@
 // tiles of the next unit before it has finished one. Warps meet at the end of a unit alone.
 //
 // 4 warps with 3 stages of 8 KiB at head dim 128, 8 with 3 of 4 KiB at 64: 64 KiB or more are under
-// way in a multiprocessor, where 3.1 TB/s and a latency of 1 us ask for 24; 6 with 4 of 4 KiB for
-// e4m3 at 128. A warp takes 5 to 6 cycles for each of the some 450 instructions of a tile.
+// way in a multiprocessor, where 3.1 TB/s and a latency of 1 us ask for 24. Most calls over e4m3
+// have decode_streams.cuh.
 //
 // A block takes less than half of a multiprocessor, so that one may begin beside the kernel in
 // front: it reads its plan, the tables and the first tiles before that has ended. In clusters,
@@ -106,8 +106,7 @@ __device__ __forceinline__ void combine_steps(const DecodeParams& p, const Decod
 }
 
 template <class T, class KV, int kDim, int kColumns>
-__global__ void __launch_bounds__(32 * DecodeThreads<KV, kDim, kColumns>::kWarps,
-                                  DecodeThreads<KV, kDim, kColumns>::kBlocks)
+__global__ void __launch_bounds__(32 * kMaxDecodeWarps, DecodeThreads<KV, kDim, kColumns>::kBlocks)
     decode_mma(const __grid_constant__ DecodeParams p) {
   using Tile = DecodeTile<KV, kDim>;
   extern __shared__ __align__(128) unsigned char memory[];
@@ -231,11 +230,10 @@ Status launch_decode_mma(const DecodeParams& p, int32_t workers, const DeviceFac
                          cudaStream_t stream) {
   using Shared = DecodeShared<KV, kDim, kColumns>;
   auto* kernel = decode_mma<T, KV, kDim, kColumns>;
-  constexpr int kWarps = DecodeThreads<KV, kDim, kColumns>::kWarps;
   const int half = half_of_shared(facts);
   // Beside another kernel's clusters some multiprocessors would get two blocks and others none.
-  const int most = warps_within(Shared::bytes, facts.shared_bytes, kWarps, 1);
-  int warps = std::min(most, warps_within(Shared::bytes, half, kWarps, 4));
+  const int most = warps_within(Shared::bytes, facts.shared_bytes, kMaxDecodeWarps, 1);
+  int warps = std::min(most, warps_within(Shared::bytes, half, kMaxDecodeWarps, 4));
   int bytes = Shared::bytes(warps);
   const int alone = std::max(Shared::bytes(most), half + 1);
   MMCORE_RETURN_IF_ERROR(allow_shared("paged_attention", kernel, std::max(alone, bytes)));

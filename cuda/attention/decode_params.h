@@ -52,9 +52,10 @@ struct DecodeParams {
 template <class T, class KV, int kDim>
 Status launch_decode_rows(const DecodeParams& params, int32_t workers, const DeviceFacts& facts,
                           cudaStream_t stream);
+/// The same over e4m3 by what is measured to be best. all_units: of the call, at most.
 template <class T, int kDim>
-Status launch_decode_float8(const DecodeParams& params, int32_t workers, const DeviceFacts& facts,
-                            cudaStream_t stream);
+Status launch_decode_float8(const DecodeParams& params, int64_t all_units, int32_t workers,
+                            const DeviceFacts& facts, cudaStream_t stream);
 /// One value at a time in float32: any float types, any alignment.
 Status launch_decode_plain(const DecodeParams& params, int32_t workers, cudaStream_t stream);
 

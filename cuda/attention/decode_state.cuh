@@ -17,8 +17,7 @@ inline constexpr int kMaxDecodeWarps = 8;
 template <class KV, int kDim, int kColumns>
 struct DecodeThreads {
   static constexpr bool kFloat8 = sizeof(KV) == 1;
-  static constexpr bool kTwoBlocks = kColumns == 1 && kDim <= (kFloat8 ? 128 : 64);
-  static constexpr int kWarps = kTwoBlocks && kDim == 128 ? 6 : kMaxDecodeWarps;
+  static constexpr bool kTwoBlocks = kColumns == 1 && kDim <= (kFloat8 ? 96 : 64);
   static constexpr int kBlocks = kTwoBlocks ? 2 : 1;
   // Parts that a thread reads at once in a merge; 6 registers each.
   static constexpr int kPartsAtOnce = kTwoBlocks ? 8 : kColumns == 1 && kDim >= 128 ? 16 : 12;
