@@ -63,17 +63,11 @@ set(MMCORE_CUDA_SOURCES
   matrix/tensor_map.cpp
   matrix/wgmma.cpp
   matrix/wgmma_128.cu
+  matrix/wgmma_128_pair.cu
   matrix/wgmma_144.cu
+  matrix/wgmma_176_wide.cu
   matrix/wgmma_192.cu
   matrix/wgmma_192_wide.cu
-  matrix/wgmma_192_late.cu
-  matrix/wgmma_192x128.cu
-  matrix/wgmma_176_wide.cu
-  matrix/wgmma_128_t.cu
-  matrix/wgmma_128_coop.cu
-  matrix/wgmma_192_wide_f.cu
-  matrix/wgmma_192_late_f.cu
-  matrix/wgmma_176_late.cu
   matrix/wgmma_256.cu
   matrix/wgmma_64.cu
   norm.cu

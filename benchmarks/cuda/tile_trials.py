@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from mmcore._C import ops
 
-TILES = ("256", "192", "192wide", "144", "128", "64", "192_late", "192x128", "176_wide", "128_t", "128_coop", "192_wide_f", "192_late_f", "176_late")  # fmt: skip
+TILES = ("256", "192", "192wide", "176wide", "144", "128pair", "128", "64")
 samples: list[tuple[float, float, float]] = []
 
 

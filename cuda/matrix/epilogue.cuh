@@ -66,44 +66,6 @@ __device__ __forceinline__ float gelu_erf(float x) {
   }
 }
 
-/// The same of several values, fast: side by side, since each is a long chain. `volatile` keeps
-/// them so, where the compiler would rather save registers.
-template <int N>
-__device__ __forceinline__ void gelu_erf(float (&x)[N]) {
-  constexpr int kSide = N % 4 == 0 ? 4 : 1;
-#pragma unroll
-  for (int first = 0; first < N; first += kSide) {
-    float t[kSide], tail[kSide], power[kSide];
-#pragma unroll
-    for (int i = 0; i < kSide; ++i) {
-      const float slope = fmaf(fabsf(x[first + i]), 0.23164188f, 1.0f);
-      asm volatile("rcp.approx.ftz.f32 %0, %1;" : "=f"(t[i]) : "f"(slope));
-    }
-#pragma unroll
-    for (int i = 0; i < kSide; ++i) {
-      const float z = x[first + i] * 0.84932180028801905f;
-      asm volatile("ex2.approx.ftz.f32 %0, %1;" : "=f"(power[i]) : "f"(-z * z));
-    }
-    const auto step = [&](float constant) {
-#pragma unroll
-      for (int i = 0; i < kSide; ++i) {
-        asm volatile("fma.rn.f32 %0, %0, %1, %2;" : "+f"(tail[i]) : "f"(t[i]), "f"(constant));
-      }
-    };
-#pragma unroll
-    for (int i = 0; i < kSide; ++i) tail[i] = 0.5307027145f;
-    step(-0.7265760135f);
-    step(0.7107068705f);
-    step(-0.142248368f);
-    step(0.127414796f);
-#pragma unroll
-    for (int i = 0; i < kSide; ++i) {
-      float& v = x[first + i];
-      v = fmaf(-fabsf(v), tail[i] * (t[i] * power[i]), fmaxf(v, 0.0f));
-    }
-  }
-}
-
 template <bool kExact>
 __device__ __forceinline__ float times_sigmoid(float x, float z) {
   if constexpr (kExact) {
@@ -118,12 +80,8 @@ template <bool kExact, int N>
 __device__ __forceinline__ void activate(float (&v)[N], const ActivationForm& form) {
   if (form.kind == ActivationForm::kPlain) return;
   if (form.kind == ActivationForm::kErf) {
-    if constexpr (kExact) {
 #pragma unroll
-      for (int i = 0; i < N; ++i) v[i] = gelu_erf<true>(v[i]);
-    } else {
-      gelu_erf(v);
-    }
+    for (int i = 0; i < N; ++i) v[i] = gelu_erf<kExact>(v[i]);
   } else if (form.kind == ActivationForm::kSigmoid) {
 #pragma unroll
     for (int i = 0; i < N; ++i) {

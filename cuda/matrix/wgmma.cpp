@@ -26,20 +26,11 @@ const std::array kChoices = {
     Choice{kTile256, 1.0, 1.0, run_wgmma_256},
     Choice{kTile192, 1.0, 1.0, run_wgmma_192},
     Choice{kTile192Wide, 1.02, 0.95, run_wgmma_192_wide},
+    Choice{kTile176Wide, 1.0, 1.0, run_wgmma_176_wide},
     Choice{kTile144, 1.07, 1.07, run_wgmma_144},
+    Choice{kTile128Pair, 1.02, 1.02, run_wgmma_128_pair},
     Choice{kTile128, 1.07, 1.07, run_wgmma_128},
     Choice{kTile64, 1.75, 1.75, run_wgmma_64},
-};
-
-const std::array kTrials = {
-    Choice{kTile192Late, 1.0, 1.0, run_wgmma_192_late},
-    Choice{kTile192x128, 1.0, 1.0, run_wgmma_192x128},
-    Choice{kTile176Wide, 1.0, 1.0, run_wgmma_176_wide},
-    Choice{kTile128T, 1.0, 1.0, run_wgmma_128_t},
-    Choice{kTile128Coop, 1.0, 1.0, run_wgmma_128_coop},
-    Choice{kTile192WideF, 1.0, 1.0, run_wgmma_192_wide_f},
-    Choice{kTile192LateF, 1.0, 1.0, run_wgmma_192_late_f},
-    Choice{kTile176Late, 1.0, 1.0, run_wgmma_176_late},
 };
 
 /// Clusters that run side by side. One of four takes a whole group of four multiprocessors, of
@@ -69,12 +60,7 @@ double estimate(const Choice& choice, const MatrixProblem& p, int multiprocessor
 
 int wgmma_blocks(const WgmmaTile& tile, const MatrixProblem& p, const DeviceFacts& facts) {
   const WgmmaTiles tiles = tiles_of(tile, p.tokens, p.n);
-  const int64_t side_by_side = slots(tile, facts.multiprocessors), all = tiles.f * tiles.t;
-  // As many as the number of rounds asks for: what the others would have done meanwhile, with the
-  // power that they leave.
-  const int64_t rounds = std::max<int64_t>(1, (all + side_by_side - 1) / side_by_side);
-  const int64_t clusters = std::getenv("MMCORE_WGMMA_ALL") != nullptr ? std::min(all, side_by_side)
-                                                                      : (all + rounds - 1) / rounds;
+  const int64_t clusters = std::min(tiles.f * tiles.t, slots(tile, facts.multiprocessors));
   return static_cast<int>(clusters) * tile.cluster_f * tile.cluster_t;
 }
 
@@ -88,10 +74,8 @@ Status run_wgmma(const char* op, const MatrixProblem& p, const DeviceFacts& fact
                  cudaStream_t stream) {
   const Choice* best = nullptr;
   double least = 0;
-  if (const char* text = std::getenv("MMCORE_WGMMA_TILE");
-      text != nullptr && text[0] != 0 && p.dtype == DType::kBFloat16) {
-    const auto at = static_cast<std::size_t>(std::atoi(text));
-    const Choice& choice = at < kChoices.size() ? kChoices[at] : kTrials.at(at - kChoices.size());
+  if (const char* text = std::getenv("MMCORE_WGMMA_TILE"); text != nullptr && text[0] != 0) {
+    const Choice& choice = kChoices.at(static_cast<std::size_t>(std::atoi(text)));
     return choice.run(op, p, wgmma_blocks(choice.tile, p, facts), stream);
   }
   for (const Choice& choice : kChoices) {

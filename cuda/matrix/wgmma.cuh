@@ -9,9 +9,7 @@
 
 #include <cuda.h>
 
-#include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 
 #include "device/hopper.cuh"
 #include "device/hopper_products.cuh"
@@ -163,11 +161,11 @@ __device__ __forceinline__ void consume(const Stages<C>& stages, const WgmmaPara
   wait_for_predecessor();
   float acc[C::kAtoms][C::kTokens / 2];
   for (bool first = warpgroup == 0; tile < tiles; tile += stride, first = false) {
-    // In turns: stages are waited for only after the other warpgroup has waited for all of its own.
-    // A parity tells a stage's filling from the one before, not from the one before that.
     const TileAt at = TileAt::of<C>(tile, in_f, in_t, p);
     const int feature = at.f + first_feature;
     const TileNotes<C> notes(p, feature, at.t, thread);
+    // In turns: stages are waited for only after the other warpgroup has waited for all of its own.
+    // A parity tells a stage's filling from the one before, not from the one before that.
     if (kTurns && !first) turn_wait(warpgroup);
     int previous = 0;
     for (int i = 0; i < steps; ++i) {
@@ -199,109 +197,7 @@ __device__ __forceinline__ void consume(const Stages<C>& stages, const WgmmaPara
     for (int a = 0; a < C::kAtoms; ++a) hold(acc[a]);
     release<C>(stages.empty(previous), lane, rank);
     if (kTurns) ring.skip(steps);
-    put_rows<C>(notes, thread, stages.out(warpgroup), 3 + warpgroup);
-    store_atoms<C>(acc, notes.bias, feature, thread, stages.out(warpgroup), 3 + warpgroup, p);
-  }
-}
-
-template <class C>
-__device__ __forceinline__ void multiply_atom(float (&acc)[C::kTokens / 2], const Operand& w,
-                                              const Operand& x, int atom, bool add) {
-#pragma unroll
-  for (int step = 0; step < C::kK / 16; ++step) {
-    multiply_shared<typename C::T>(acc, w.at(step * 32 + atom * 64 * 128), x.at(step * 32),
-                                   step > 0 || add);
-  }
-}
-
-/// As consume, of two atoms a warpgroup: the second one is stored while the first one of the next
-/// tile multiplies what the stages hold.
-template <class C>
-__device__ __forceinline__ void consume_late(const Stages<C>& stages, const WgmmaParams& p,
-                                             int rank, int warpgroup) {
-  const int in_f = rank % C::kClusterF, in_t = rank / C::kClusterF;
-  const int thread = threadIdx.x & 127, lane = thread & 31;
-  const int first_feature = warpgroup * 128;
-  const int steps = (p.k + C::kK - 1) / C::kK;
-  const int clusters = gridDim.x / C::kCluster, tiles = p.tiles_f * p.tiles_t;
-  const uint32_t out = stages.out(warpgroup);
-  using T = typename C::T;
-  Ring<C::kStages> ring;
-  wait_for_predecessor();
-  float acc[1][C::kTokens / 2], late[1][C::kTokens / 2];
-  int previous = 0;
-  const auto multiply_both = [&](int begin) {
-    for (int i = begin; i < steps; ++i) {
-      barrier_wait(stages.full(ring.stage), ring.parity);
-      const Operand w(stages.weights(ring.stage) + first_feature * 128);
-      const Operand x(stages.tokens(ring.stage));
-      hold(acc[0]);
-      hold(late[0]);
-      begin_products();
-#pragma unroll
-      for (int step = 0; step < C::kK / 16; ++step) {
-        multiply_shared<T>(acc[0], w.at(step * 32), x.at(step * 32), i + step > 0);
-        multiply_shared<T>(late[0], w.at(step * 32 + 64 * 128), x.at(step * 32), i + step > 0);
-      }
-      commit_products();
-      await_products<1>();
-      hold(acc[0]);
-      hold(late[0]);
-      if (i > 0) release<C>(stages.empty(previous), lane, rank);
-      previous = ring.stage;
-      ring.next();
-    }
-    await_products<0>();
-    hold(acc[0]);
-    hold(late[0]);
-    release<C>(stages.empty(previous), lane, rank);
-  };
-  int tile = blockIdx.x / C::kCluster;
-  if (tile >= tiles) return;
-  TileAt at = TileAt::of<C>(tile, in_f, in_t, p);
-  TileNotes<C> notes(p, at.f + first_feature, at.t, thread);
-  multiply_both(0);
-  while (true) {
-    const int feature = at.f + first_feature;
-    const float bias[1][2] = {{notes.bias[0][0], notes.bias[0][1]}};
-    put_rows<C>(notes, thread, out, 3 + warpgroup);
-    store_atoms<C>(acc, bias, feature, thread, out, 3 + warpgroup, p);
-    const float late_bias[1][2] = {{notes.bias[1][0], notes.bias[1][1]}};
-    tile += clusters;
-    if (tile >= tiles) {
-      store_atoms<C>(late, late_bias, feature + 64, thread, out, 3 + warpgroup, p);
-      break;
-    }
-    Ring<C::kStages> early = ring;
-#pragma unroll
-    for (int i = 0; i < C::kStages; ++i, early.next()) {
-      barrier_wait(stages.full(early.stage), early.parity);
-      const Operand w(stages.weights(early.stage) + first_feature * 128);
-      const Operand x(stages.tokens(early.stage));
-      hold(acc[0]);
-      begin_products();
-      multiply_atom<C>(acc[0], w, x, 0, i > 0);
-      commit_products();
-    }
-    store_atoms<C>(late, late_bias, feature + 64, thread, out, 3 + warpgroup, p);
-    at = TileAt::of<C>(tile, in_f, in_t, p);
-    notes = TileNotes<C>(p, at.f + first_feature, at.t, thread);
-#pragma unroll
-    for (int i = 0; i < C::kStages; ++i) {
-      const Operand w(stages.weights(ring.stage) + first_feature * 128);
-      const Operand x(stages.tokens(ring.stage));
-      hold(late[0]);
-      begin_products();
-      multiply_atom<C>(late[0], w, x, 1, i > 0);
-      commit_products();
-      await_products<1>();
-      hold(late[0]);
-      if (i > 0) release<C>(stages.empty(previous), lane, rank);
-      previous = ring.stage;
-      ring.next();
-    }
-    hold(acc[0]);
-    multiply_both(C::kStages);
+    store_tile<C>(acc, notes, feature, thread, stages.out(warpgroup), 3 + warpgroup, p);
   }
 }
 
@@ -334,16 +230,12 @@ __global__ void __launch_bounds__(C::kThreads, 1)
     __syncthreads();
   }
   if (threadIdx.x < 128) {
-    give_registers<24>();
+    give_registers<40>();
     if (threadIdx.x == 0) Producer<C>(stages, map_w, map_x, p, rank).run();
     __syncwarp();
   } else {
-    take_registers<240>();
-    if constexpr (C::kTile.late) {
-      consume_late<C>(stages, p, rank, static_cast<int>(threadIdx.x) / 128 - 1);
-    } else {
-      consume<C>(stages, p, rank, static_cast<int>(threadIdx.x) / 128 - 1);
-    }
+    take_registers<232>();
+    consume<C>(stages, p, rank, static_cast<int>(threadIdx.x) / 128 - 1);
   }
   // Others still arrive at this block's barriers.
   if constexpr (C::kCluster > 1) cluster_sync();
@@ -361,12 +253,7 @@ Status launch_wgmma(const char* op, const MatrixProblem& p, int blocks, cudaStre
   MMCORE_RETURN_IF_ERROR(row_map(op, p.dtype, p.x, p.tokens, p.k, p.x_stride,
                                  C::kTokens / C::kClusterF, C::kK, map_x));
   MMCORE_RETURN_IF_ERROR(allow_shared(op, wgmma_kernel<C>, C::kSharedBytes));
-  if (const char* most = std::getenv("MMCORE_WGMMA_BLOCKS"))
-    blocks = std::min(blocks, std::atoi(most));
-  const char* group_text = std::getenv("MMCORE_WGMMA_GROUP");
-  const int kGroupTokens =
-      group_text != nullptr ? std::atoi(group_text)
-                            : 2048;  // with 16 tiles of features: little is read twice from memory
+  constexpr int kGroupTokens = 2048;  // with 16 tiles of features: little is read twice from memory
   const WgmmaTiles tiles = tiles_of(C::kTile, p.tokens, p.n);
   const WgmmaParams params{.bias = p.bias,
                            .target = {p.out, p.out_stride, p.rows, p.out_rows},

@@ -3,7 +3,7 @@
 namespace mmcore::cuda {
 
 Status run_wgmma_176_wide(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream) {
-  return launch_wgmma<WgmmaConfig<__nv_bfloat16, kTile176Wide>>(op, p, blocks, stream);
+  return launch_wgmma_tile<kTile176Wide>(op, p, blocks, stream);
 }
 
 }  // namespace mmcore::cuda

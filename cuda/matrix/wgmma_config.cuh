@@ -31,14 +31,12 @@ struct WgmmaConfig {
   static constexpr int kWeightBytes = kFeatures * kK * 2, kTokenBytes = kTokens * kK * 2;
   static constexpr int kStageBytes = kWeightBytes + kTokenBytes;
 
-  // A warpgroup's results on their way out: 16 tokens at a time, two such slices in turns, rows a
-  // piece apart from a multiple of 128 bytes, so that eight of them lie in different banks; then
-  // where rows go.
-  static constexpr int kSlice = 16;
+  // A warpgroup's results on their way out: some tokens at a time, rows a piece apart from a
+  // multiple of 128 bytes, so that eight of them lie in different banks; then where rows go.
+  static constexpr int kSlice = kTokens % 32 == 0 ? 32 : kTokens % 48 == 0 ? 48 : 16;
   static constexpr int kSliceStride = kAtoms * 128 + 16;
   static constexpr int kSliceBytes = kSlice * kSliceStride;
-  static constexpr int kRowsAt = 2 * kSliceBytes;
-  static constexpr int kOutBytes = kRowsAt + kTokens * 8;
+  static constexpr int kOutBytes = kSliceBytes + kTokens * 8;
 
   static constexpr int kRoom = (227 * 1024 - 1024 - 2 * kOutBytes) / (kStageBytes + 16);
   static constexpr int kStages = kRoom < 8 ? kRoom : 8;

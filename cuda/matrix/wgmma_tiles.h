@@ -14,22 +14,15 @@ struct WgmmaTile {
   int features, tokens;
   int cluster_f, cluster_t;
   bool turns;
-  bool late = false;
 };
 
 inline constexpr WgmmaTile kTile256 = {128, 256, 2, 1, false};
 inline constexpr WgmmaTile kTile192 = {128, 192, 2, 1, true};
 inline constexpr WgmmaTile kTile192Wide = {256, 192, 1, 2, false};
+inline constexpr WgmmaTile kTile176Wide = {256, 176, 2, 1, false};  // three cover 512 rows
 inline constexpr WgmmaTile kTile144 = {128, 144, 2, 1, false};  // four cover a picture's 576 rows
 inline constexpr WgmmaTile kTile128 = {128, 128, 2, 1, true};
-inline constexpr WgmmaTile kTile192Late = {256, 192, 1, 2, false, true};
-inline constexpr WgmmaTile kTile192x128 = {192, 128, 2, 1, true};
-inline constexpr WgmmaTile kTile176Wide = {256, 176, 2, 1, false};
-inline constexpr WgmmaTile kTile128T = {128, 128, 1, 2, true};
-inline constexpr WgmmaTile kTile128Coop = {128, 128, 2, 1, false};
-inline constexpr WgmmaTile kTile192WideF = {256, 192, 2, 1, false};
-inline constexpr WgmmaTile kTile192LateF = {256, 192, 2, 1, false, true};
-inline constexpr WgmmaTile kTile176Late = {256, 176, 2, 1, false, true};
+inline constexpr WgmmaTile kTile128Pair = {128, 128, 1, 2, true};  // weights once for two
 inline constexpr WgmmaTile kTile64 = {128, 64, 1, 1, true};
 
 /// Clusters' tiles along features and tokens.
@@ -50,18 +43,10 @@ int wgmma_blocks(const WgmmaTile& tile, const MatrixProblem& p, const DeviceFact
 Status run_wgmma_256(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
 Status run_wgmma_192(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
 Status run_wgmma_192_wide(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
+Status run_wgmma_176_wide(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
 Status run_wgmma_144(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
 Status run_wgmma_128(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
-Status run_wgmma_192_late(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
-Status run_wgmma_192x128(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
-Status run_wgmma_176_wide(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
-Status run_wgmma_128_t(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
-Status run_wgmma_128_coop(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
-Status run_wgmma_192_wide_f(const char* op, const MatrixProblem& p, int blocks,
-                            cudaStream_t stream);
-Status run_wgmma_192_late_f(const char* op, const MatrixProblem& p, int blocks,
-                            cudaStream_t stream);
-Status run_wgmma_176_late(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
+Status run_wgmma_128_pair(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
 Status run_wgmma_64(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
 
 }  // namespace mmcore::cuda

@@ -1,9 +1,0 @@
-#include "matrix/wgmma.cuh"
-
-namespace mmcore::cuda {
-
-Status run_wgmma_128_t(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream) {
-  return launch_wgmma<WgmmaConfig<__nv_bfloat16, kTile128T>>(op, p, blocks, stream);
-}
-
-}  // namespace mmcore::cuda

@@ -1,9 +1,0 @@
-#include "matrix/wgmma.cuh"
-
-namespace mmcore::cuda {
-
-Status run_wgmma_192x128(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream) {
-  return launch_wgmma<WgmmaConfig<__nv_bfloat16, kTile192x128>>(op, p, blocks, stream);
-}
-
-}  // namespace mmcore::cuda
