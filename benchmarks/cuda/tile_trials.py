@@ -50,7 +50,7 @@ def variant(text: str) -> None:
     """'192wide:group=1024:blocks=128'."""
     name, *rest = text.split(":")
     os.environ["MMCORE_WGMMA_TILE"] = "" if name == "chosen" else str(TILES.index(name))
-    for key in ("group", "blocks", "all"):
+    for key in ("group", "blocks", "boxes"):
         os.environ.pop("MMCORE_WGMMA_" + key.upper(), None)
     for item in rest:
         key, value = item.split("=")
@@ -167,7 +167,7 @@ def main() -> None:
             w = torch.randn(n, k, device="cuda").bfloat16()
             out = torch.empty(tokens, n, device="cuda", dtype=torch.bfloat16)
             F.linear(x, w)
-            for tile in ("192", "192wide", "192_late"):
+            for tile in ("192", "192:boxes=1"):
                 variant(tile)
                 ops.linear(x, w, None, out, None, ops.ACTIVATIONS["gelu" if act else "none"], True)
             torch.cuda.synchronize()

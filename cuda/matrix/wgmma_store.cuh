@@ -110,4 +110,50 @@ __device__ __forceinline__ void store_tile(float (&acc)[C::kAtoms][C::kTokens / 
   }
 }
 
+/// The same where rows lie in order, from token `t` on: boxes leave by the copy engine.
+template <class C>
+__device__ __forceinline__ void store_boxes(float (&acc)[C::kAtoms][C::kTokens / 2],
+                                            const TileNotes<C>& notes, const CUtensorMap& map,
+                                            int f, int t, int thread, uint32_t out, int barrier,
+                                            const WgmmaParams& p) {
+  using T = typename C::T;
+  const int lane = thread & 31, warp = thread >> 5;
+  const uint32_t to = out + ((lane >> 4) * 8 + (lane & 7)) * 128 +
+                      (((warp * 2 + (lane >> 3 & 1)) ^ (lane & 7)) << 4);
+  if (thread == 0) await_stores_read();
+  named_sync(barrier, 128);
+#pragma unroll
+  for (int first = 0; first < C::kTokens; first += 48) {
+#pragma unroll
+    for (int a = 0; a < C::kAtoms; ++a) {
+      auto& v = reinterpret_cast<float(&)[24]>(acc[a][first / 2]);
+#pragma unroll
+      for (int i = 0; i < 24; ++i) v[i] += notes.bias[a][(i >> 1) & 1];
+      activate<false>(v, p.act);
+    }
+#pragma unroll
+    for (int token = first; token < first + 48; token += 16) {
+      const int place = token / 16 % 2 * C::kAtoms * C::kBoxBytes;
+#pragma unroll
+      for (int a = 0; a < C::kAtoms; ++a) {
+        const int at = token / 2;
+        const uint32_t words[4] = {
+            pack<T>(acc[a][at], acc[a][at + 1]), pack<T>(acc[a][at + 2], acc[a][at + 3]),
+            pack<T>(acc[a][at + 4], acc[a][at + 5]), pack<T>(acc[a][at + 6], acc[a][at + 7])};
+        store_transposed(to + place + a * C::kBoxBytes, words);
+      }
+      fence_async();
+      if (thread == 0) await_stores_read();  // of the boxes before: the next ones go there
+      named_sync(barrier, 128);
+      if (thread == 0) {
+#pragma unroll
+        for (int a = 0; a < C::kAtoms; ++a) {
+          store_box(map, out + place + a * C::kBoxBytes, f + a * 64, t + token);
+        }
+        commit_stores();
+      }
+    }
+  }
+}
+
 }  // namespace mmcore::cuda::hopper
