@@ -72,8 +72,9 @@ struct SoftmaxRows {
   float sum[2] = {0.0f, 0.0f};  // of this thread's columns
   static constexpr float kSlack = 8.0f;
 
-  /// Turns scores into weights. True: the accumulators must be multiplied by `factor`.
-  template <int kRaise = 0, int kCount>
+  /// Turns scores into 2^kRaised of their weights. True: the accumulators must be multiplied by
+  /// `factor`.
+  template <int kRaised = 0, int kCount>
   __device__ __forceinline__ bool update(float (&s)[kCount], float multiplier, float (&factor)[2]) {
     float highest[2], most[2][4];  // four of a row: none waits for the one before
 #pragma unroll
@@ -102,7 +103,10 @@ struct SoftmaxRows {
     }
     float base[2], part[2][2] = {};
 #pragma unroll
-    for (int r = 0; r < 2; ++r) base[r] = top[r] == -INFINITY ? 0.0f : kRaise - top[r];
+    for (int r = 0; r < 2; ++r) {
+      base[r] = top[r] == -INFINITY ? 0.0f : -top[r];
+      if constexpr (kRaised != 0) base[r] += static_cast<float>(kRaised);
+    }
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       const int r = (i >> 1) & 1;

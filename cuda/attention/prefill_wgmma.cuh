@@ -3,7 +3,7 @@
 // run; within a group, scores of the next keys and sums over values run during the softmax of the
 // keys between. A third group loads, all through tensor maps: a warp keys, one values, one queries;
 // boxes of keys are runs of rows on one page. Keys and values of e4m3 pass through the registers of
-// the third group, which widens them. Blocks stay and go from tile to tile; few tiles are cut
+// a fourth group, which widens them. Blocks stay and go from tile to tile; few tiles are cut
 // between them.
 #pragma once
 
@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include "attention/prefill_maps.h"
 #include "attention/prefill_softmax.cuh"
@@ -19,6 +20,7 @@
 #include "attention/prefill_wgmma_merge.cuh"
 #include "attention/prefill_wgmma_shape.cuh"
 #include "attention/prefill_wgmma_widen.cuh"
+#include "attention/prefill_wgmma_widen_wide.cuh"
 #include "device/convert.cuh"
 #include "device/hopper.cuh"
 #include "device/hopper_products.cuh"
@@ -30,8 +32,9 @@ namespace wgmma {
 inline constexpr int kMultiplyRegisters = 232;
 inline constexpr int kLoadRegisters = 40;
 inline constexpr int kMultiplyWidenedRegisters = 208;
-inline constexpr int kWidenRegisters = 88;
-inline constexpr int kThreads = 3 * kGroup;
+inline constexpr int kLoadToWidenRegisters = 32;
+inline constexpr int kWidenRegisters = 64;
+inline constexpr int kLoadAndWidenRegisters = 88;
 
 /// Zeroes the rows of a stage of values that no key belongs to: what memory holds there may be NaN,
 /// and a weight of 0 would not make it go away. Both groups do it, each before it reads.
@@ -51,15 +54,14 @@ __device__ __forceinline__ void clear_values(uint32_t values, int32_t rows, int 
   hopper::named_sync(3 + group, kGroup);
 }
 
-template <class S>
-inline constexpr bool kEarlyRelease = false;
-
 /// One warpgroup: 64 rows of each tile.
-template <int D, class T, class KV, class S = Shape<D>, int kTry = 0>
+template <int D, class T, class KV>
 __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t queries_at,
                                          uint32_t keys_at, uint32_t values_at,
-                                         const ItemNote* notes, BarriersOf<S>& barriers, bool* last,
-                                         int group) {
+                                         const ItemNote* notes,
+                                         BarriersOf<Shape<D, kWidened<T, KV>>>& barriers,
+                                         bool* last, int group) {
+  using S = Shape<D, kWidened<T, KV>>;
   const ops::AttentionProblem& p = a.p;
   const int lane = threadIdx.x & 31, warp = static_cast<int>(threadIdx.x) % kGroup / 32;
   const int own_row = 64 * group + 16 * warp;             // the warp's first, within the tile
@@ -84,7 +86,7 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
         queries_at + static_cast<uint32_t>(query_ring.stage * S::kQueryBytes + 64 * 128 * group);
     if (now.item.tile.sequence < 0) break;
     const QueryTile& tile = now.item.tile;
-    const KeySpan span = kTry == 1 ? key_tiles<S::kKeys>(a, tile) : now.item.keys;
+    const KeySpan span = now.item.keys;
     const int32_t row = tile.first + own_row;
     const KeySpan spans[2] = {visible(p, tile, row + lane / 4),
                               visible(p, tile, row + lane / 4 + 8)};
@@ -123,12 +125,20 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
         if (a.score.transform) transform_scores(s, a.score);
         const int32_t first = t * S::kKeys;
         if (first < all_begin || first + S::kKeys > all_end) mask_scores(s, first, begin, end);
-        return softmax.template update<S::kRaise>(s, a.score.multiplier, factor);
+        return softmax.update<kWeightsRaised<S, T>>(s, a.score.multiplier, factor);
       };
       const auto pack_weights = [&] {
 #pragma unroll
         for (int i = 0; i < S::kKeys / 4; ++i) {
           weights[i >> 2][i & 3] = pack<T>(s[2 * i], s[2 * i + 1]);
+        }
+      };
+
+      // Queries have been read when the last scores are there. The next have no other place.
+      constexpr bool kEarly = S::kWidenGroup;
+      const auto release_early = [&](int32_t t) {
+        if (kEarly && t == span.begin) {
+          hopper::barrier_arrive(address(&barriers.query_free[query_ring.stage]));
         }
       };
 
@@ -141,12 +151,7 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
       hopper::await_products<0>();
       hopper::hold(s);
       release(barriers.keys_free[ring.stage]);
-      const auto release_queries = [&] {
-        if (kEarlyRelease<S> && t == span.begin) {
-          hopper::barrier_arrive(address(&barriers.query_free[query_ring.stage]));
-        }
-      };
-      release_queries();
+      release_early(t);
       to_weights(t, factor);
       pack_weights();
       if (!kWidened<T, KV> && tile.keys - t * S::kKeys < S::kKeys) {
@@ -165,7 +170,7 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
         hopper::await_products<1>();
         hopper::hold(s);
         release(barriers.keys_free[ring.stage]);
-        release_queries();
+        release_early(t);
         const bool rescale = to_weights(t, factor);
         // Never true. Without a branch that depends on all weights ptxas 13.0 computes half of them
         // after the wait, when none of this group's products run.
@@ -179,9 +184,7 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
         pack_weights();
         value_ring.next();
       }
-      if (!kEarlyRelease<S>) {
-        hopper::barrier_arrive(address(&barriers.query_free[query_ring.stage]));
-      }
+      if (!kEarly) hopper::barrier_arrive(address(&barriers.query_free[query_ring.stage]));
       hopper::barrier_wait(address(&barriers.values_full[value_ring.stage]), value_ring.parity);
       issue_values(value_ring.stage);
       hopper::await_products<0>();
@@ -194,29 +197,15 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
     }
 
     bool complete = true;
-    if constexpr (D <= ops::kMostCutDim && kTry != 1) {
-      if (now.item.parts > 1) {
-        if constexpr (kTry == 3) {
-          float copy[D / 2];
-#pragma unroll
-          for (int i = 0; i < D / 2; ++i) copy[i] = o[i];
-          SoftmaxRows copied = softmax;
-          const WorkItem item = now.item;
-          complete = merge_apart<D>(a.cuts, item, copy, copied, group, last);
-#pragma unroll
-          for (int i = 0; i < D / 2; ++i) o[i] = copy[i];
-          softmax = copied;
-        } else {
-          complete = merge_parts<D>(a.cuts, now.item, o, softmax, group, last);
-        }
-      }
+    if constexpr (D <= ops::kMostCutDim) {
+      if (now.item.parts > 1) complete = merge_parts<D>(a.cuts, now.item, o, softmax, group, last);
     }
     if (complete) {
       float inverse[2];
       softmax.inverse(inverse);
-      if constexpr (S::kRaise > 0) {
-        inverse[0] *= 0x1p120f;
-        inverse[1] *= 0x1p120f;
+      if constexpr (kWeightsRaised<S, T> > 0) {
+        inverse[0] *= kExponentFactor;
+        inverse[1] *= kExponentFactor;
       }
       if constexpr (kWidened<T, KV>) {
         inverse[0] *= p.v_scale;
@@ -233,22 +222,23 @@ __device__ __forceinline__ void multiply(const PrefillParams& a, uint32_t querie
   if (group == 0) await_turn();  // takes the turn nobody needs
 }
 
-template <int D, class T, class KV, int kTry = 0>
-__global__ void __launch_bounds__(kThreads, 1)
+template <int D, class T, class KV>
+__global__ void __launch_bounds__((Shape<D, kWidened<T, KV>>::kThreads), 1)
     prefill(const __grid_constant__ PrefillParams a, const __grid_constant__ AttentionMaps maps) {
 #if defined(MMCORE_HOPPER)
-  using S = Shape<D>;
   constexpr bool kWiden = kWidened<T, KV>;
+  using S = Shape<D, kWiden>;
   extern __shared__ uint8_t shared[];
   __shared__ BarriersOf<S> barriers;
-  __shared__ WidenShared staged;
+  __shared__ std::conditional_t<S::kWidenGroup, Staging<S>, WidenShared> staging;
   __shared__ ItemNote notes[S::kQueryStages];
   __shared__ bool last[2];  // of each group: it is the one that merges
   const uint32_t queries_at = (address(shared) + 1023) / 1024 * 1024;
   const uint32_t keys_at = queries_at + S::kQueryStages * S::kQueryBytes;
   const uint32_t values_at = keys_at + S::kStages * S::kKeyBytes;
+  [[maybe_unused]] const uint32_t staged_at = values_at + S::kStages * S::kKeyBytes;
   if (threadIdx.x == 0) {
-    constexpr uint32_t kReadingWarps = 8, kWritingWarps = kWiden ? kLoadWarps : 1;
+    constexpr uint32_t kReadingWarps = 8, kWritingWarps = kWiden ? kWidenWarps : 1;
     for (int i = 0; i < S::kQueryStages; ++i) {
       hopper::barrier_init(address(&barriers.query_full[i]), 1);
       // The note is read by ordinary instructions: every thread arrives for itself. A warp's
@@ -261,93 +251,69 @@ __global__ void __launch_bounds__(kThreads, 1)
       hopper::barrier_init(address(&barriers.values_full[i]), kWritingWarps);
       hopper::barrier_init(address(&barriers.values_free[i]), kReadingWarps);
     }
-    if constexpr (kWiden) {
-      for (auto& warp : staged.full) {
+    if constexpr (S::kWidenGroup) {
+      for (int i = 0; i < S::kStagedTiles; ++i) {
+        hopper::barrier_init(address(&staging.keys_full[i]), 1);
+        hopper::barrier_init(address(&staging.keys_free[i]), kWidenWarps);
+        hopper::barrier_init(address(&staging.values_full[i]), 1);
+        hopper::barrier_init(address(&staging.values_free[i]), kWidenWarps);
+      }
+    } else if constexpr (kWiden) {
+      for (auto& warp : staging.full) {
         for (uint64_t& barrier : warp) hopper::barrier_init(address(&barrier), 1);
       }
     }
     hopper::barrier_init_fence();
   }
   __syncthreads();
-  const auto work = [&]<bool kCuts>() {
-    if (threadIdx.x < kGroup) {
-      hopper::give_registers<kWiden ? kWidenRegisters : kLoadRegisters>();
-      const QueryLoader<S> queries(a, maps.q, queries_at, notes, barriers);
-      if constexpr (kWiden) {
-        load_widened<D, T>(a, maps, queries, keys_at, values_at,
-                           values_at + S::kStages * S::kKeyBytes, barriers, staged);
-      } else {
-        const int warp = static_cast<int>(threadIdx.x) / 32;
-        if (warp == 0) {
-          load_rows<S, kCuts>(a, maps.k, maps.box_rows, keys_at, barriers.keys_full,
-                              barriers.keys_free);
-        } else if (warp == 1) {
-          load_rows<S, kCuts>(a, maps.v, maps.box_rows, values_at, barriers.values_full,
-                              barriers.values_free);
-        } else if (warp == 2) {
-          load_queries<S, kCuts>(a, queries);
-        }
-      }
+  if (threadIdx.x < kGroup) {
+    hopper::give_registers<S::kWidenGroup ? kLoadToWidenRegisters
+                           : kWiden       ? kLoadAndWidenRegisters
+                                          : kLoadRegisters>();
+    const QueryLoader<S> queries(a, maps.q, queries_at, notes, barriers);
+    if constexpr (S::kWidenGroup) {
+      load_tiles<StagedRing<S>>(a, maps, queries, staged_at, staging, staging.rows);
+    } else if constexpr (kWiden) {
+      load_widened<D, T>(a, maps, queries, keys_at, values_at, staged_at, barriers, staging);
     } else {
-      const int group = static_cast<int>(threadIdx.x) / kGroup - 1;
-      hopper::take_registers<kWiden ? kMultiplyWidenedRegisters : kMultiplyRegisters>();
-      multiply<D, T, KV, S, (kCuts ? (kTry > 2 ? 3 : 0) : 1)>(a, queries_at, keys_at, values_at,
-                                                              notes, barriers, &last[group], group);
+      load_tiles<PanelRing<S>>(a, maps, queries, keys_at, barriers, nullptr);
     }
-  };
-  if constexpr (kTry == 1) {
-    work.template operator()<false>();
-  } else if constexpr (kTry == 2) {
-    if (a.cuts.cut == nullptr || *a.cuts.cut == 0) {
-      work.template operator()<false>();
-    } else {
-      work.template operator()<true>();
+  } else if (S::kWidenGroup && threadIdx.x < 2 * kGroup) {
+    if constexpr (S::kWidenGroup) {
+      hopper::give_registers<kWidenRegisters>();
+      widen_tiles<D, T>(a, keys_at, values_at, staged_at, barriers, staging);
     }
   } else {
-    work.template operator()<true>();
+    const int group = static_cast<int>(threadIdx.x) / kGroup - (S::kWidenGroup ? 2 : 1);
+    hopper::take_registers<kWiden ? kMultiplyWidenedRegisters : kMultiplyRegisters>();
+    multiply<D, T, KV>(a, queries_at, keys_at, values_at, notes, barriers, &last[group], group);
   }
 #else
   asm("trap;");
 #endif
 }
 
-template <int D, class T, class KV, int kTry = 0>
+template <int D, class T, class KV>
 Status launch(const char* op, const PrefillParams& a, const DeviceFacts& facts,
               cudaStream_t stream) {
-  using S = Shape<D>;
   constexpr bool kWiden = kWidened<T, KV>;
-  constexpr int kShared = S::kSharedBytes + (kWiden ? kStagedBytes<D> : 0);
+  using S = Shape<D, kWiden>;
   AttentionMaps maps;
-  MMCORE_RETURN_IF_ERROR(attention_maps(op, a, kWiden ? S::kKeys / kLoadWarps : S::kKeys, maps));
-  MMCORE_RETURN_IF_ERROR(allow_shared(op, prefill<D, T, KV, kTry>, kShared));
+  MMCORE_RETURN_IF_ERROR(attention_maps(op, a, S::kBoxRows, maps));
+  MMCORE_RETURN_IF_ERROR(allow_shared(op, prefill<D, T, KV>, S::kSharedBytes));
   const auto blocks = a.cuts.num_workers > 0 ? a.cuts.num_workers
                                              : std::min<int64_t>(int64_t{a.max_tiles} * a.p.heads,
                                                                  facts.multiprocessors);
-  prefill<D, T, KV, kTry><<<static_cast<unsigned>(blocks), kThreads, kShared, stream>>>(a, maps);
+  prefill<D, T, KV>
+      <<<static_cast<unsigned>(blocks), S::kThreads, S::kSharedBytes, stream>>>(a, maps);
   return launch_status(op);
 }
 
 }  // namespace wgmma
-}  // namespace mmcore::cuda
-#include "attention/prefill_wgmma_before.cuh"
-#include "attention/prefill_wgmma_try.cuh"
-namespace mmcore::cuda {
 
 template <int D>
 Status launch_prefill_wgmma(const char* op, const PrefillParams& a, const DeviceFacts& facts,
                             cudaStream_t stream) {
-  if constexpr (D == 64) {
-    const int which = wgmma::try_of("MMCORE_TRY16");
-    if (a.p.dtype == DType::kBFloat16) {
-      if (which == 1)
-        return wgmma::launch<D, __nv_bfloat16, __nv_bfloat16, 1>(op, a, facts, stream);
-      if (which == 2)
-        return wgmma::launch<D, __nv_bfloat16, __nv_bfloat16, 2>(op, a, facts, stream);
-      if (which == 4)
-        return wgmma::launch<D, __nv_bfloat16, __nv_bfloat16, 3>(op, a, facts, stream);
-      if (which == 3) return wgmma_before::launch<D, __nv_bfloat16>(op, a, facts, stream);
-    }
-  }
   if (a.p.dtype == DType::kBFloat16) {
     return wgmma::launch<D, __nv_bfloat16, __nv_bfloat16>(op, a, facts, stream);
   }
@@ -357,22 +323,6 @@ Status launch_prefill_wgmma(const char* op, const PrefillParams& a, const Device
 template <int D>
 Status launch_prefill_wgmma_e4m3(const char* op, const PrefillParams& a, const DeviceFacts& facts,
                                  cudaStream_t stream) {
-  if constexpr (D == 64 || D == 128) {
-    using B = __nv_bfloat16;
-    using K = __nv_fp8_e4m3;
-    const int which = wgmma::try_of("MMCORE_TRY8");
-    if (a.p.dtype == DType::kBFloat16) {
-      using namespace wgmma;
-      using Plain = TryShape<D, 1, 2>;
-      using Raised = TryShape<D, 1, 2, 64>;
-      if (which == 1) return launch_try<Plain, D, B, K, false>(op, a, facts, stream);
-      if (which == 2) return launch_try<Plain, D, B, K, true>(op, a, facts, stream);
-      if (which == 3) return launch_try<Plain, D, B, K, true, 32>(op, a, facts, stream);
-      if (which == 4) return launch_try<Raised, D, B, K, true>(op, a, facts, stream);
-      if (which == 5) return launch_try<Raised, D, B, K, true, 32>(op, a, facts, stream);
-      if (which == 6) return launch_try<Raised, D, B, K, true, 40, true>(op, a, facts, stream);
-    }
-  }
   if (a.p.dtype == DType::kBFloat16) {
     return wgmma::launch<D, __nv_bfloat16, __nv_fp8_e4m3>(op, a, facts, stream);
   }

@@ -149,13 +149,5 @@ __device__ __forceinline__ bool merge_parts(const PrefillCuts& cuts, const WorkI
   return true;
 }
 
-/// The same, out of line: with it inline, ptxas keeps what a loop counts in uniform registers.
-template <int D>
-__device__ __noinline__ bool merge_apart(const PrefillCuts& cuts, const WorkItem& item,
-                                         float (&o)[D / 2], SoftmaxRows& softmax, int group,
-                                         bool* last) {
-  return merge_parts<D>(cuts, item, o, softmax, group, last);
-}
-
 }  // namespace wgmma
 }  // namespace mmcore::cuda

@@ -15,24 +15,33 @@ inline constexpr int kPanelColumns = 64;  // a row of a panel is 128 bytes
 inline constexpr int kQueryPanel = kPrefillTileRows * 128;
 
 /// Shared memory: queries, then keys, then values of each stage, all in panels of 64 columns; what
-/// is left of a head dim in the last panel is zeros.
-template <int D>
+/// is left of a head dim in the last panel is zeros. Behind them, where keys and values are widened
+/// on their way, tiles of both as they come.
+template <int D, bool kWiden = false>
 struct Shape {
+  // A group of its own widens. ptxas 13.0 has no registers for products of wider heads beside it.
+  static constexpr bool kWidenGroup = kWiden && D <= 128;
+  static constexpr int kThreads = (kWidenGroup ? 4 : 3) * kGroup;
   static constexpr int kKeys = D > 128 ? 64 : 128;
+  // Of keys that come in one copy, at most: what one warp asks for.
+  static constexpr int kBoxRows = kWiden && !kWidenGroup ? kKeys / 4 : kKeys;
   static constexpr int kPanels = (D + kPanelColumns - 1) / kPanelColumns;
   static constexpr int kSteps = (D + 15) / 16;
   static constexpr int kStages = D > 64 ? 2 : 4;
-  static constexpr int kQueryStages = D > 128 ? 1 : 2;
+  // The place of a second tile of queries is worth more as one of keys that wait to be widened.
+  static constexpr int kQueryStages = D > 128 || kWidenGroup ? 1 : 2;
+  static constexpr int kStagedTiles = !kWiden ? 0 : D > 128 ? 1 : 2;  // of keys, and of values
   // Narrow heads have more softmax than products: the two groups had better not wait for each
-  // other, and a group's weights come before it waits for its products.
-  static constexpr bool kTurns = D > 64;
+  // other, and a group's weights come before it waits for its products. Not beside a group that
+  // widens: ptxas 13.0 keeps weights in memory then, and products wait for each other.
+  static constexpr bool kTurns = D > 64 || kWidenGroup;
   static constexpr bool kWeightsBeforeWait = !kTurns;
-  static constexpr int kRaise = 0;
   static constexpr int kKeyPanel = kKeys * 128;
   static constexpr int kQueryBytes = kPanels * kQueryPanel;
   static constexpr int kKeyBytes = kPanels * kKeyPanel;
-  static constexpr int kSharedBytes =
-      kQueryStages * kQueryBytes + 2 * kStages * kKeyBytes + 1024;  // to align
+  static constexpr int kStagedBytes = kKeys * D;  // of a tile
+  static constexpr int kSharedBytes = kQueryStages * kQueryBytes + 2 * kStages * kKeyBytes +
+                                      2 * kStagedTiles * kStagedBytes + 1024;  // to align
 };
 
 /// A tile of queries, a head, and what the block does of them: some of the tiles of keys.
@@ -79,7 +88,7 @@ __device__ __forceinline__ KeySpan key_tiles(const PrefillParams& a, const Query
 /// This block's items, heads that share keys one after another: a stretch of the line where tiles
 /// are cut; whole items otherwise, in rounds that run to and fro, so that a block which had the
 /// longest of one has the shortest of the next. Whole warps use it.
-template <int kKeys, bool kCuts = true>
+template <int kKeys>
 class ItemCursor {
  public:
   __device__ __forceinline__ explicit ItemCursor(const PrefillParams& a) : a_(a) {
@@ -87,14 +96,14 @@ class ItemCursor {
     // All asked for at once: none waits for what another says.
     int32_t chunk = 0, steps = 0, tiles = a.max_tiles;
     ops::PrefillWorker worker{0, 0};
-    if (kCuts && a.cuts.cut != nullptr) {
+    if (a.cuts.cut != nullptr) {
       chunk = a.cuts.cut[0];
       steps = a.cuts.cut[1];
       worker = a.cuts.workers[block];
     }
     if (a.tiles != nullptr) tiles = min(*a.count, a.max_tiles);
     chunk_ = chunk;
-    if (kCuts && chunk > 0) {
+    if (chunk > 0) {
       if (block * chunk < steps) end_ = min((block + 1) * chunk, steps);
       item_ = worker.item;
       at_ = worker.line;
@@ -107,7 +116,7 @@ class ItemCursor {
   __device__ __forceinline__ bool next(WorkItem& work) {
     const auto blocks = static_cast<int32_t>(gridDim.x), block = static_cast<int32_t>(blockIdx.x);
     while (at_ < end_) {
-      if (kCuts && chunk_ > 0) {
+      if (chunk_ > 0) {
         if (!find_tile(a_, item_ / a_.p.heads, work.tile)) return false;
         work.head = item_ % a_.p.heads;
         work.keys = key_tiles<kKeys>(a_, work.tile);

@@ -1,7 +1,8 @@
-// What loads keys and values of e4m3 for wgmma attention: they come as they are, and are widened to
-// the queries' type on their way to where products read them. Each of the four warps has a quarter
-// of a tile's rows, one place for those of keys and one for those of values; it asks for the next
-// of one kind before it widens the other.
+// What widens keys and values of e4m3 for wgmma attention: tiles come as they are, as those of 16
+// bits do, and four warps widen a quarter of their rows each to the queries' type, on their way to
+// where products read them. Keys of a tile go before the values of the tile in front of it: their
+// places are free earlier, and products want them first. What these warps wait for most are their
+// own stores, whose registers they need again; registers and less arithmetic are what helps.
 #pragma once
 
 #include <cuda.h>
@@ -23,30 +24,46 @@ namespace wgmma {
 template <class T, class KV>
 inline constexpr bool kWidened = !std::is_same_v<T, KV>;
 
-inline constexpr int kLoadWarps = 4;
+inline constexpr int kWidenWarps = 4;
 
-/// What the warps that widen have besides.
-struct WidenShared {
-  uint64_t full[kLoadWarps][2];  // of each warp: its keys have come, its values
-  WorkItem opening;              // of the first one, the item whose queries it asks for next
+/// Where tiles wait to be widened: rows side by side.
+template <class S>
+struct StagedRing {
+  static constexpr int kKeys = S::kKeys;
+  static constexpr int kStages = S::kStagedTiles;
+  static constexpr int kPanels = 1;
+  static constexpr int kPanelBytes = S::kStagedBytes;
+  static constexpr int kRowBytes = S::kStagedBytes / S::kKeys;
 };
 
-/// Bytes of keys and values that wait to be widened.
-template <int D>
-inline constexpr int kStagedBytes = 2 * Shape<D>::kKeys * D;
+/// What those that load share with those that widen.
+template <class S>
+struct Staging {
+  uint64_t keys_full[S::kStagedTiles], keys_free[S::kStagedTiles];
+  uint64_t values_full[S::kStagedTiles], values_free[S::kStagedTiles];
+  int32_t rows[S::kStagedTiles];  // of a tile of keys; -1: there are no more
+};
+
+/// Values of bfloat16 may be left smaller by this power of two, where weights are made larger for
+/// it: then nothing is multiplied when they are widened, and sums stay in range.
+inline constexpr int kExponentOff = 120;
+inline constexpr float kExponentFactor = 0x1p120f;
+template <class S, class T>
+inline constexpr int kWeightsRaised =
+    S::kWidenGroup && std::is_same_v<T, __nv_bfloat16> ? kExponentOff / 2 : 0;
 
 /// Two e4m3, sign-extended to 16 bits each, as two T. Sign, exponent and mantissa go where T has
 /// them. The exponent is then off by the difference of the biases, of subnormals, too, which are
 /// T's: a multiplication by a power of two makes all of them right. A NaN becomes 480.
-template <class T, bool kRaw>
+template <class T, bool kMultiply>
 __device__ __forceinline__ uint32_t widen_pair(uint32_t two) {
   uint32_t out;
   if constexpr (std::is_same_v<T, __half>) {
     asm("mul.f16x2 %0, %1, %2;" : "=r"(out) : "r"(two << 7 & 0xbf80bf80u), "r"(0x5c005c00u));
-  } else if constexpr (kRaw) {
-    out = two << 4 & 0x87f087f0u;
-  } else {
+  } else if constexpr (kMultiply) {
     asm("mul.bf16x2 %0, %1, %2;" : "=r"(out) : "r"(two << 4 & 0x87f087f0u), "r"(0x7b807b80u));
+  } else {
+    out = two << 4 & 0x87f087f0u;
   }
   return out;
 }
@@ -61,7 +78,7 @@ __device__ __forceinline__ uint32_t extend(uint32_t four) {
 
 /// One warp: kRows rows of D e4m3, side by side at `from`, to rows of T in panels; from column
 /// kFirst on. A power of two of lanes has 8 elements each of one row.
-template <int D, class T, int kRows, bool kRaw = false, int kFirst = 0>
+template <int D, class T, int kRows, bool kMultiply = true, int kFirst = 0>
 __device__ __forceinline__ void widen_rows(uint32_t from, uint32_t to, uint32_t nothing) {
   constexpr int kLanes = static_cast<int>(std::bit_floor(static_cast<unsigned>(D - kFirst) / 8));
   constexpr int kRowsAtOnce = 32 / kLanes, kSteps = kRows / kRowsAtOnce;
@@ -89,10 +106,10 @@ __device__ __forceinline__ void widen_rows(uint32_t from, uint32_t to, uint32_t 
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
       const uint2 x = held[batch & 1][i];
-      words[i][0] = widen_pair<T, kRaw>(extend<false>(x.x));
-      words[i][1] = widen_pair<T, kRaw>(extend<true>(x.x));
-      words[i][2] = widen_pair<T, kRaw>(extend<false>(x.y));
-      words[i][3] = widen_pair<T, kRaw>(extend<true>(x.y));
+      words[i][0] = widen_pair<T, kMultiply>(extend<false>(x.x));
+      words[i][1] = widen_pair<T, kMultiply>(extend<true>(x.x));
+      words[i][2] = widen_pair<T, kMultiply>(extend<false>(x.y));
+      words[i][3] = widen_pair<T, kMultiply>(extend<true>(x.y));
     }
     // Nothing is written before all of it is there, as addresses seem to depend on it: ptxas would
     // widen 8 elements at a time in the same registers, and wait until they have been read.
@@ -111,7 +128,7 @@ __device__ __forceinline__ void widen_rows(uint32_t from, uint32_t to, uint32_t 
     }
   }
   if constexpr (kFirst + 8 * kLanes < D)
-    widen_rows<D, T, kRows, kRaw, kFirst + 8 * kLanes>(from, to, nothing);
+    widen_rows<D, T, kRows, kMultiply, kFirst + 8 * kLanes>(from, to, nothing);
 }
 
 /// One warp: zeroes rows [begin, kRows) where widen_rows() has written them. No key belongs to
@@ -132,103 +149,67 @@ __device__ __forceinline__ void clear_rows(uint32_t to, int32_t begin) {
   }
 }
 
-/// One of the load group's warps: its quarter of all keys and values; the first one also queries.
-/// An item's queries are asked for when its first keys are widened: all that a place for them may
-/// have to wait for is widened by then.
-template <int D, class T>
-__device__ __forceinline__ void load_widened(const PrefillParams& a, const AttentionMaps& maps,
-                                             QueryLoader<Shape<D>> queries, uint32_t keys_at,
-                                             uint32_t values_at, uint32_t staged_at,
-                                             BarriersOf<Shape<D>>& barriers, WidenShared& staged) {
-  using S = Shape<D>;
-  constexpr int kRows = S::kKeys / kLoadWarps;
-  const ops::AttentionProblem& p = a.p;
-  const int lane = threadIdx.x & 31, warp = static_cast<int>(threadIdx.x) / 32;
-  const uint32_t own_staged = staged_at + static_cast<uint32_t>(warp * 2 * kRows * D);
-  const int32_t box_rows = maps.box_rows;
-
-  struct {
-    int32_t rows;  // of this warp's that keys belong to
-    bool opens;    // the first of the item's
-    bool there;
-  } waiting{};
-  ItemCursor<S::kKeys> items(a);
-  WorkItem item{};
-  const QueryTile& tile = item.tile;
-  const KeySpan& span = item.keys;
-  int32_t kv_head = 0;
-  int32_t t = -1, block = 0;
-  Ring<S::kStages> ring;
-  uint32_t staged_parity = 0;
-  const uint32_t nothing = static_cast<uint32_t>(p.block_shift) >> 8;  // 0; no compiler knows
-  // The page of this lane's box in tile t of keys.
-  const auto block_of = [&](int32_t of) {
-    const int32_t row = of * S::kKeys + warp * kRows + lane * box_rows;
-    if (of < span.begin || row >= tile.keys || lane * box_rows >= kRows) return 0;
-    return p.block_tables[tile.sequence * p.table_stride + (row >> p.block_shift)];
+/// One warp: its quarter of the rows of all tiles, from `staged_at` to `keys_at` and `values_at`.
+template <int D, class T, class S>
+__device__ __forceinline__ void widen_tiles(const PrefillParams& a, uint32_t keys_at,
+                                            uint32_t values_at, uint32_t staged_at,
+                                            BarriersOf<S>& barriers, Staging<S>& staging) {
+  constexpr int kRows = S::kKeys / kWidenWarps;
+  const int lane = threadIdx.x & 31, warp = static_cast<int>(threadIdx.x) % kGroup / 32;
+  const int32_t first = warp * kRows;
+  const uint32_t nothing = static_cast<uint32_t>(a.p.block_shift) >> 8;  // 0; no compiler knows
+  const auto arrive = [&](uint64_t& barrier) {
+    if (lane == 0) hopper::barrier_arrive(address(&barrier));
+  };
+  // Then the rows are where `to` says, and what was in `from` may be replaced.
+  const auto widen = [&]<bool kMultiply>(uint32_t from, uint32_t to, uint64_t& free) {
+    widen_rows<D, T, kRows, kMultiply>(from + static_cast<uint32_t>(first * D),
+                                       to + static_cast<uint32_t>(first * 128), nothing);
+    __syncwarp();
+    arrive(free);
+  };
+  const auto publish = [&](uint64_t& full) {
+    hopper::fence_async();
+    __syncwarp();
+    arrive(full);
   };
 
-  // Each round widens what waits and asks for the next, first keys, then values.
-  for (bool more = true; more || waiting.there;) {
-    bool opens = false;
-    if (more && t < span.begin) {
-      more = items.next(item);
-      if (more) {
-        t = span.end - 1;
-        kv_head = item.head / (p.heads / p.kv_heads);
-        block = block_of(t);
-        opens = true;
-      }
+  Ring<S::kStages> key_ring;
+  Ring<S::kStages> value_ring;
+  Ring<S::kStagedTiles> staged_keys;
+  Ring<S::kStagedTiles> staged_values;
+  for (int32_t before = -1;;) {  // rows of the tile whose values are next; -1: none
+    hopper::barrier_wait(address(&staging.keys_full[staged_keys.stage]), staged_keys.parity);
+    const int32_t rows = __shfl_sync(kFullWarp, lane == 0 ? staging.rows[staged_keys.stage] : 0, 0);
+    if (rows >= 0) {
+      hopper::barrier_wait(address(&barriers.keys_free[key_ring.stage]), key_ring.parity ^ 1);
+      widen.template operator()<true>(
+          staged_at + static_cast<uint32_t>(staged_keys.stage * S::kStagedBytes),
+          keys_at + static_cast<uint32_t>(key_ring.stage * S::kKeyBytes),
+          staging.keys_free[staged_keys.stage]);
+      publish(barriers.keys_full[key_ring.stage]);
+      key_ring.next();
+      staged_keys.next();
     }
-    const bool asks = more && t >= span.begin;
-    const int32_t first = t * S::kKeys + warp * kRows;
-    const int32_t rows = min(kRows, tile.keys - first);
-    const int32_t row = (first + lane * box_rows) & ((1 << p.block_shift) - 1);
-    const int32_t next_block = asks ? block_of(t - 1) : 0;
-    if (waiting.there && waiting.opens && warp == 0) queries.load(staged.opening);
-#pragma unroll 1
-    for (int kind = 0; kind < 2; ++kind) {
-      const uint32_t from = own_staged + static_cast<uint32_t>(kind * kRows * D);
-      const uint32_t arrived = address(&staged.full[warp][kind]);
-      if (waiting.there) {
-        const uint32_t to = (kind == 0 ? keys_at : values_at) +
-                            static_cast<uint32_t>(ring.stage * S::kKeyBytes + warp * kRows * 128);
-        hopper::barrier_wait(
-            address(&(kind == 0 ? barriers.keys_free : barriers.values_free)[ring.stage]),
-            ring.parity ^ 1);
-        hopper::barrier_wait(arrived, staged_parity);
-        widen_rows<D, T, kRows>(from, to, nothing);
-        if (kind == 1 && waiting.rows < kRows) clear_rows<D, kRows>(to, waiting.rows);
-        hopper::fence_async();
-        __syncwarp();
-        if (lane == 0) {
-          hopper::barrier_arrive(
-              address(&(kind == 0 ? barriers.keys_full : barriers.values_full)[ring.stage]));
-        }
+    if (before >= 0) {
+      const uint32_t to = values_at + static_cast<uint32_t>(value_ring.stage * S::kKeyBytes);
+      hopper::barrier_wait(address(&barriers.values_free[value_ring.stage]), value_ring.parity ^ 1);
+      hopper::barrier_wait(address(&staging.values_full[staged_values.stage]),
+                           staged_values.parity);
+      widen.template operator()<kWeightsRaised<S, T> == 0>(
+          staged_at +
+              static_cast<uint32_t>((S::kStagedTiles + staged_values.stage) * S::kStagedBytes),
+          to, staging.values_free[staged_values.stage]);
+      if (before < first + kRows) {
+        clear_rows<D, kRows>(to + static_cast<uint32_t>(first * 128), before - first);
       }
-      if (asks) {
-        const int32_t boxes = rows > 0 ? (rows + box_rows - 1) / box_rows : 0;
-        if (lane == 0) {
-          hopper::barrier_expect(arrived, static_cast<uint32_t>(boxes * box_rows * D));
-        }
-        __syncwarp();
-        if (lane < boxes) {
-          hopper::copy_box(from + static_cast<uint32_t>(lane * box_rows * D),
-                           kind == 0 ? maps.k : maps.v, arrived, 0, kv_head, row, block);
-        }
-      }
+      publish(barriers.values_full[value_ring.stage]);
+      value_ring.next();
+      staged_values.next();
     }
-    if (waiting.there) {
-      ring.next();
-      staged_parity ^= 1;
-    }
-    if (more && !asks && warp == 0) queries.load(item);  // it sees no keys
-    if (opens && warp == 0 && lane == 0) staged.opening = item;
-    waiting = {rows, opens, asks};
-    block = next_block;
-    --t;
+    if (rows < 0) return;
+    before = rows;
   }
-  if (warp == 0) queries.finish();
 }
 
 }  // namespace wgmma
