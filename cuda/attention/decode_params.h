@@ -33,7 +33,7 @@ struct DecodeParams {
   float2* partial_sums;  // [2 num_workers, max_rows]: maximum in base 2, sum of weights
   int32_t max_rows;
   int32_t units;  // of a sequence
-  bool teams;     // blocks are in clusters of kDecodeCluster
+  bool teams;     // may be: blocks of decode_mma are in clusters of kDecodeCluster
 
   int32_t group;
   int32_t head_dim;
