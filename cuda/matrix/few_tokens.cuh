@@ -95,44 +95,54 @@ struct FewTokensRing {
   }
 };
 
-/// One thread: brings operands, stage after stage.
+/// Brings operands, stage after stage: one thread.
 template <int kTokens>
-__device__ __forceinline__ void bring_few_tokens(const FewTokensMemory& memory,
-                                                 const FewTokensShare& share,
-                                                 const CUtensorMap& map_w, const CUtensorMap& map_x,
-                                                 const FewTokensParams& p) {
-  const auto weights = [&](int stage, int tile, int step) {
+struct FewTokensSource {
+  const FewTokensMemory& memory;
+  const FewTokensShare& share;
+  const CUtensorMap& map_w;
+  const CUtensorMap& map_x;
+  const FewTokensParams& p;
+  FewTokensRing ring{p.stages};
+  int done = 0;  // steps of the first tile
+
+  /// Asks for what stages have room for; returns once the kernel in front has ended.
+  __device__ __forceinline__ void begin() {
+    if (p.steady_weights && share.tiles > 0) {
+      // Weights before the kernel in front has ended, tokens behind it. The other stages keep the
+      // memory busy until tokens are there.
+      done = min(share.steps, p.early);
+      for (int i = 0; i < done; ++i) weights(i, 0, i);
+      wait_for_predecessor();
+      for (int i = 0; i < done; ++i, ring.next()) tokens(i, i);
+    } else {
+      wait_for_predecessor();
+    }
+  }
+  __device__ __forceinline__ void go_on() {
+    for (int tile = 0; tile < share.tiles; ++tile, done = 0) {
+      for (int i = done; i < share.steps; ++i, ring.next()) {
+        barrier_wait(memory.empty(ring.stage), ring.parity ^ 1);
+        weights(ring.stage, tile, i);
+        tokens(ring.stage, i);
+      }
+    }
+  }
+
+ private:
+  __device__ __forceinline__ void weights(int stage, int tile, int step) const {
     const int first = share.begin(tile), boxes = share.boxes(tile);
     barrier_expect(memory.full(stage), (boxes * p.box + kTokens) * 128);
     for (int i = 0; i < boxes; ++i) {
       copy_box(memory.stage(stage) + i * p.box * 128, map_w, memory.full(stage),
                (share.step + step) * 64, (first + i) * p.box);
     }
-  };
-  const auto tokens = [&](int stage, int step) {
+  }
+  __device__ __forceinline__ void tokens(int stage, int step) const {
     copy_box(memory.stage(stage) + p.stage_bytes - kTokens * 128, map_x, memory.full(stage),
              (share.step + step) * 64, 0);
-  };
-  FewTokensRing ring{p.stages};
-  int done = 0;
-  if (p.steady_weights && share.tiles > 0) {
-    // Weights before the kernel in front has ended, tokens behind it. The other stages keep the
-    // memory busy until tokens are there.
-    done = min(share.steps, p.early);
-    for (int i = 0; i < done; ++i) weights(i, 0, i);
-    wait_for_predecessor();
-    for (int i = 0; i < done; ++i, ring.next()) tokens(i, i);
-  } else {
-    wait_for_predecessor();
   }
-  for (int tile = 0; tile < share.tiles; ++tile, done = 0) {
-    for (int i = done; i < share.steps; ++i, ring.next()) {
-      barrier_wait(memory.empty(ring.stage), ring.parity ^ 1);
-      weights(ring.stage, tile, i);
-      tokens(ring.stage, i);
-    }
-  }
-}
+};
 
 /// A warp's sums of 16 features, from feature f on: bias, activation, rows of the result.
 template <class T, int kTokens>
@@ -308,9 +318,13 @@ __global__ void __launch_bounds__(288, 1)
   if (p.split > 1) cluster_arrive();
   const FewTokensShare share(p, rank);
   if (warp == kFewWarps) {
-    if (lane == 0) bring_few_tokens<kTokens>(memory, share, map_w, map_x, p);
+    FewTokensSource<kTokens> source{memory, share, map_w, map_x, p};
+    if (lane == 0) source.begin();
     __syncwarp();
+    // It sends nothing, but racecheck lets no thread pass before all of the block have come here.
     if (p.split > 1) cluster_wait();
+    if (lane == 0) source.go_on();
+    __syncwarp();
   } else {
     wait_for_predecessor();
     if (p.split > 1) cluster_wait();  // before anything is sent, barriers are there
