@@ -1,9 +1,7 @@
 // Which wgmma tile a shape gets: the one whose last wave wastes least.
 #include <algorithm>
 #include <array>
-#include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 
 #include "matrix/alignment.h"
 #include "matrix/problem.h"
@@ -74,10 +72,6 @@ Status run_wgmma(const char* op, const MatrixProblem& p, const DeviceFacts& fact
                  cudaStream_t stream) {
   const Choice* best = nullptr;
   double least = 0;
-  if (const char* text = std::getenv("MMCORE_WGMMA_TILE"); text != nullptr && text[0] != 0) {
-    const Choice& choice = kChoices.at(static_cast<std::size_t>(std::atoi(text)));
-    return choice.run(op, p, wgmma_blocks(choice.tile, p, facts), stream);
-  }
   for (const Choice& choice : kChoices) {
     const double cycles = estimate(choice, p, facts.multiprocessors);
     if (best == nullptr || cycles < least) {

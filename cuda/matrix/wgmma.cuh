@@ -11,7 +11,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 
 #include "device/hopper.cuh"
 #include "device/hopper_products.cuh"
@@ -264,7 +263,7 @@ Status launch_wgmma(const char* op, const MatrixProblem& p, int blocks, cudaStre
       row_map(op, p.dtype, p.w, p.n, p.k, p.w_stride, C::kFeatures / C::kClusterT, C::kK, map_w));
   MMCORE_RETURN_IF_ERROR(row_map(op, p.dtype, p.x, p.tokens, p.k, p.x_stride,
                                  C::kTokens / C::kClusterF, C::kK, map_x));
-  const bool boxes = C::kBoxes && p.rows == nullptr && std::getenv("MMCORE_WGMMA_BOXES") != nullptr;
+  const bool boxes = C::kBoxes && p.rows == nullptr;
   if (boxes) {
     MMCORE_RETURN_IF_ERROR(row_map(op, p.dtype, p.out, std::min(p.tokens, p.out_rows), p.n,
                                    p.out_stride, 16, 64, map_out));
