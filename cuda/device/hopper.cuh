@@ -141,26 +141,6 @@ __device__ __forceinline__ void copy_box(uint32_t to, const CUtensorMap& map, ui
       : "memory");
 }
 
-/// A box from shared memory to a matrix; parts outside are dropped. What was written with
-/// fence_async() behind it may be copied.
-__device__ __forceinline__ void store_box(const CUtensorMap& map, uint32_t from, int column,
-                                          int row) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(&map),
-      "r"(from), "r"(column), "r"(row)
-      : "memory");
-}
-__device__ __forceinline__ void commit_stores() {
-  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
-}
-/// Returns when this thread's stored boxes have been read, and may be overwritten.
-__device__ __forceinline__ void await_stores_read() {
-  asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
-}
-__device__ __forceinline__ void await_stores() {
-  asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
-}
-
 // ---- clusters, registers
 
 __device__ __forceinline__ uint32_t block_in_cluster() {

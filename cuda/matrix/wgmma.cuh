@@ -9,7 +9,6 @@
 
 #include <cuda.h>
 
-#include <algorithm>
 #include <cstdint>
 
 #include "device/hopper.cuh"
@@ -144,8 +143,8 @@ __device__ __forceinline__ void turn_pass(int to_warpgroup) { named_arrive(to_wa
 
 /// Multiplies and stores; a warpgroup (0 or 1).
 template <class C>
-__device__ __forceinline__ void consume(const Stages<C>& stages, const CUtensorMap& map_out,
-                                        const WgmmaParams& p, int rank, int warpgroup) {
+__device__ __forceinline__ void consume(const Stages<C>& stages, const WgmmaParams& p, int rank,
+                                        int warpgroup) {
   constexpr bool kTurns = C::kTile.turns;
   const int in_f = rank % C::kClusterF, in_t = rank / C::kClusterF;
   const int thread = threadIdx.x & 127, lane = thread & 31;
@@ -198,16 +197,8 @@ __device__ __forceinline__ void consume(const Stages<C>& stages, const CUtensorM
     for (int a = 0; a < C::kAtoms; ++a) hold(acc[a]);
     release<C>(stages.empty(previous), lane, rank);
     if (kTurns) ring.skip(steps);
-    if constexpr (C::kBoxes) {
-      if (p.boxes) {
-        store_boxes<C>(acc, notes, map_out, feature, at.t, thread, stages.out(warpgroup),
-                       3 + warpgroup, p);
-        continue;
-      }
-    }
     store_tile<C>(acc, notes, feature, thread, stages.out(warpgroup), 3 + warpgroup, p);
   }
-  if (C::kBoxes && thread == 0) await_stores();
 }
 
 }  // namespace hopper
@@ -216,9 +207,7 @@ __device__ __forceinline__ void consume(const Stages<C>& stages, const CUtensorM
 template <class C>
 __global__ void __launch_bounds__(C::kThreads, 1)
     wgmma_kernel(const __grid_constant__ CUtensorMap map_w,
-                 const __grid_constant__ CUtensorMap map_x,
-                 const __grid_constant__ CUtensorMap map_out,
-                 const __grid_constant__ WgmmaParams p) {
+                 const __grid_constant__ CUtensorMap map_x, const __grid_constant__ WgmmaParams p) {
 #if defined(MMCORE_HOPPER)
   using namespace hopper;
   extern __shared__ uint8_t shared[];
@@ -246,7 +235,7 @@ __global__ void __launch_bounds__(C::kThreads, 1)
     __syncwarp();
   } else {
     take_registers<232>();
-    consume<C>(stages, map_out, p, rank, static_cast<int>(threadIdx.x) / 128 - 1);
+    consume<C>(stages, p, rank, static_cast<int>(threadIdx.x) / 128 - 1);
   }
   // Others still arrive at this block's barriers.
   if constexpr (C::kCluster > 1) cluster_sync();
@@ -258,16 +247,11 @@ __global__ void __launch_bounds__(C::kThreads, 1)
 /// Launches one tile shape; p.dtype is that of C.
 template <class C>
 Status launch_wgmma(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream) {
-  CUtensorMap map_w, map_x, map_out{};
+  CUtensorMap map_w, map_x;
   MMCORE_RETURN_IF_ERROR(
       row_map(op, p.dtype, p.w, p.n, p.k, p.w_stride, C::kFeatures / C::kClusterT, C::kK, map_w));
   MMCORE_RETURN_IF_ERROR(row_map(op, p.dtype, p.x, p.tokens, p.k, p.x_stride,
                                  C::kTokens / C::kClusterF, C::kK, map_x));
-  const bool boxes = C::kBoxes && p.rows == nullptr;
-  if (boxes) {
-    MMCORE_RETURN_IF_ERROR(row_map(op, p.dtype, p.out, std::min(p.tokens, p.out_rows), p.n,
-                                   p.out_stride, 16, 64, map_out));
-  }
   MMCORE_RETURN_IF_ERROR(allow_shared(op, wgmma_kernel<C>, C::kSharedBytes));
   constexpr int kGroupTokens = 2048;  // with 16 tiles of features: little is read twice from memory
   const WgmmaTiles tiles = tiles_of(C::kTile, p.tokens, p.n);
@@ -282,7 +266,6 @@ Status launch_wgmma(const char* op, const MatrixProblem& p, int blocks, cudaStre
                                         ? kGroupTokens / (C::kTokens * C::kClusterT)
                                         : 1,
                            .act = form_of(p.act),
-                           .boxes = boxes,
                            .steady_weights = p.steady_weights};
   cudaLaunchAttribute attributes[2] = {};
   attributes[0].id = cudaLaunchAttributeClusterDimension;
@@ -296,8 +279,7 @@ Status launch_wgmma(const char* op, const MatrixProblem& p, int blocks, cudaStre
   launch.stream = stream;
   launch.attrs = attributes;
   launch.numAttrs = 2;
-  return cuda_status(op,
-                     cudaLaunchKernelEx(&launch, wgmma_kernel<C>, map_w, map_x, map_out, params));
+  return cuda_status(op, cudaLaunchKernelEx(&launch, wgmma_kernel<C>, map_w, map_x, params));
 }
 
 template <WgmmaTile kTile>

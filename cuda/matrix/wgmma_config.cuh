@@ -15,7 +15,6 @@ struct WgmmaParams {
   int tiles_f, tiles_t;  // of a whole cluster
   int group;             // of tiles_t that go together through all features
   ActivationForm act;
-  bool boxes;           // rows lie in order
   bool steady_weights;  // the kernel in front does not write them
 };
 
@@ -37,20 +36,16 @@ struct WgmmaConfig {
   static constexpr int kSlice = kTokens % 32 == 0 ? 32 : kTokens % 48 == 0 ? 48 : 16;
   static constexpr int kSliceStride = kAtoms * 128 + 16;
   static constexpr int kSliceBytes = kSlice * kSliceStride;
-  // Where rows lie in order the copy engine stores boxes of 16 tokens x 64 features, two at a time.
-  static constexpr bool kBoxes = kTile.turns && kTokens % 48 == 0;
-  static constexpr int kBoxBytes = 16 * 128, kAlign = kBoxes ? 1024 : 16;
-  static constexpr int kOutBytes = (kSliceBytes + kTokens * 8 + kAlign - 1) / kAlign * kAlign;
+  static constexpr int kOutBytes = kSliceBytes + kTokens * 8;
 
   static constexpr int kRoom = (227 * 1024 - 1024 - 2 * kOutBytes) / (kStageBytes + 16);
   static constexpr int kStages = kRoom < 8 ? kRoom : 8;
   static constexpr int kBarriersAt = kStages * kStageBytes;
-  static constexpr int kOutAt = (kBarriersAt + kStages * 16 + kAlign - 1) / kAlign * kAlign;
+  static constexpr int kOutAt = kBarriersAt + kStages * 16;
   static constexpr int kSharedBytes = 1024 + kOutAt + 2 * kOutBytes;
   static constexpr int kThreads = 384;
   static_assert(kTokens / kClusterF % 8 == 0 && kFeatures / kClusterT % 8 == 0);
   static_assert(kTokenBytes % 1024 == 0 && kTokens % kSlice == 0 && kStages >= 2);
-  static_assert(kSharedBytes <= 227 * 1024 && (!kBoxes || kSliceBytes >= 2 * kAtoms * kBoxBytes));
 };
 
 }  // namespace mmcore::cuda
