@@ -67,7 +67,6 @@ set(MMCORE_CUDA_SOURCES
   matrix/wgmma_144.cu
   matrix/wgmma_176_wide.cu
   matrix/wgmma_192.cu
-  matrix/wgmma_192_wide.cu
   matrix/wgmma_256.cu
   matrix/wgmma_64.cu
   norm.cu

@@ -18,7 +18,6 @@ struct WgmmaTile {
 
 inline constexpr WgmmaTile kTile256 = {128, 256, 2, 1, false};
 inline constexpr WgmmaTile kTile192 = {128, 192, 2, 1, true};
-inline constexpr WgmmaTile kTile192Wide = {256, 192, 1, 2, false};
 inline constexpr WgmmaTile kTile176Wide = {256, 176, 2, 1, false};  // three cover 512 rows
 inline constexpr WgmmaTile kTile144 = {128, 144, 2, 1, false};  // four cover a picture's 576 rows
 inline constexpr WgmmaTile kTile128 = {128, 128, 2, 1, true};
@@ -42,7 +41,6 @@ int wgmma_blocks(const WgmmaTile& tile, const MatrixProblem& p, const DeviceFact
 /// `blocks`: a multiple of the cluster's size. One source file each.
 Status run_wgmma_256(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
 Status run_wgmma_192(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
-Status run_wgmma_192_wide(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
 Status run_wgmma_176_wide(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
 Status run_wgmma_144(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);
 Status run_wgmma_128(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream);

@@ -242,7 +242,6 @@ struct Tile {
 };
 const std::array kTiles = {Tile{"256", kTile256, run_wgmma_256},
                            Tile{"192", kTile192, run_wgmma_192},
-                           Tile{"192 wide", kTile192Wide, run_wgmma_192_wide},
                            Tile{"176 wide", kTile176Wide, run_wgmma_176_wide},
                            Tile{"144", kTile144, run_wgmma_144},
                            Tile{"128 pair", kTile128Pair, run_wgmma_128_pair},

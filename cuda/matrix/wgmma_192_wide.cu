@@ -1,9 +1,0 @@
-#include "matrix/wgmma.cuh"
-
-namespace mmcore::cuda {
-
-Status run_wgmma_192_wide(const char* op, const MatrixProblem& p, int blocks, cudaStream_t stream) {
-  return launch_wgmma_tile<kTile192Wide>(op, p, blocks, stream);
-}
-
-}  // namespace mmcore::cuda
