@@ -9,10 +9,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 kind=${1:-cpu}
-options=()
+options=() # spelt out: pip had no -C before 23.1, and Debian 12 has 23.0
 out=dist
 case $kind in
-  cpu) options+=(-C cmake.define.MMCORE_CUDA=off) ;;
+  cpu) options+=(--config-settings=cmake.define.MMCORE_CUDA=off) ;;
   cuda)
     out=dist/cuda
     CUDACXX=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
@@ -20,8 +20,9 @@ case $kind in
     [[ -x $CUDACXX ]] || { echo "no nvcc on this machine: there is nothing to build a CUDA wheel with" >&2; exit 1; }
     # The build tag keeps it apart from the CPU wheel of the same version.
     version=$("$CUDACXX" --version | sed -nE 's/.*release ([0-9]+)\..*/\1/p')
-    options+=(-C cmake.define.MMCORE_CUDA=on -C build-dir=build/wheel-cuda -C "wheel.build-tag=1cuda$version")
-    [[ -z ${2:-} ]] || options+=(-C "cmake.define.CMAKE_CUDA_ARCHITECTURES=$2")
+    options+=(--config-settings=cmake.define.MMCORE_CUDA=on --config-settings=build-dir=build/wheel-cuda
+              --config-settings=wheel.build-tag="1cuda$version")
+    [[ -z ${2:-} ]] || options+=(--config-settings=cmake.define.CMAKE_CUDA_ARCHITECTURES="$2")
     ;;
   *) echo "usage: make_wheel.sh cpu | cuda [ARCHITECTURES]" >&2; exit 2 ;;
 esac
