@@ -9,7 +9,8 @@
 # PYTHON     an interpreter with torch for CUDA, pybind11, cmake and ninja (default python3)
 # ARCH       CMake's CUDA architectures (default 90a-real)
 # FILTER     GoogleTest's filter for test and sanitize; FAMILIES the benchmarks' names
-# TOOLS      compute-sanitizer's tools (default racecheck memcheck), SANITIZERS of them side by side (default 6)
+# TOOLS      compute-sanitizer's tools (default racecheck memcheck), SANITIZERS of them side by side (default 6),
+#            SANITIZE_SECONDS for each test (default 240)
 set -uo pipefail
 cd "$(dirname "$0")/.."
 export OUT=${OUT:-build/gpu} PYTHONPATH=$PWD/python:$PWD PYTHONUNBUFFERED=1

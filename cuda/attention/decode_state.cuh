@@ -320,9 +320,7 @@ struct DecodeState {
     for (int n = 0; n < kColumns; ++n) {
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
-        float sum = weights[n][c];
-#pragma unroll
-        for (int step = 4; step < 32; step *= 2) sum += __shfl_xor_sync(kFullWarp, sum, step);
+        const float sum = sum_of_weights(n, c);
         if (lane < 4) sums[8 * n + 2 * lane + c] = make_float2(top[n][c], sum);
       }
     }

@@ -121,8 +121,8 @@ inline AttentionCase random_case(Rng& rng, int64_t longest) {
 }
 
 /// Runs the op and compares; the plan must be as before, ready for the next layer.
-inline void check_case(const AttentionCase& c, Rng& rng, int64_t max_query_len = 0) {
-  AttentionData data(c, rng);
+inline void check_data(const AttentionCase& c, AttentionData& data, Rng& rng,
+                       int64_t max_query_len = 0) {
   const PagedCache cache(c, data, rng);
   GpuBatch batch(c, data, cache, max_query_len);
   const std::vector<double> expected = attention_oracle(c, data);
@@ -137,6 +137,12 @@ inline void check_case(const AttentionCase& c, Rng& rng, int64_t max_query_len =
     EXPECT_TRUE(data.out.untouched_outside());
   }
   EXPECT_EQ(batch.plan.bytes(), plan);
+}
+
+/// The same with random data.
+inline void check_case(const AttentionCase& c, Rng& rng, int64_t max_query_len = 0) {
+  AttentionData data(c, rng);
+  check_data(c, data, rng, max_query_len);
 }
 
 inline void check_random(uint64_t seeds, uint64_t first, int64_t longest) {

@@ -100,12 +100,7 @@ TEST_F(Decode, Float8OfRisingScores) {
     for (int64_t i = 0; i < data.k.numel(); ++i) {
       data.k.set(i, static_cast<float>(i / row % 448));
     }
-    const PagedCache cache(c, data, rng);
-    GpuBatch batch(c, data, cache, 1);
-    const Status status = ops::paged_attention(batch.args);
-    ASSERT_TRUE(status.ok()) << status.message();
-    batch.out.fetch(data.out);
-    ops::testing::expect_close(data.out, attention_oracle(c, data));
+    check_data(c, data, rng, 1);
   }
 }
 

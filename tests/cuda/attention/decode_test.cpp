@@ -59,12 +59,7 @@ TEST_F(Decode, Float8TakesQueriesOfAnySize) {
       data.q.set(i, std::ldexp(data.q.get(i), exponent));
     }
     SCOPED_TRACE("exponent " + std::to_string(exponent) + ": " + c.describe());
-    const PagedCache cache(c, data, rng);
-    GpuBatch batch(c, data, cache, 1);
-    const Status status = ops::paged_attention(batch.args);
-    ASSERT_TRUE(status.ok()) << status.message();
-    batch.out.fetch(data.out);
-    ops::testing::expect_close(data.out, attention_oracle(c, data));
+    check_data(c, data, rng, 1);
   }
 }
 
